@@ -1,0 +1,5 @@
+"""`python -m keystow_service` is `keystow-service`."""
+
+from keystow_service.cli import main
+
+main()

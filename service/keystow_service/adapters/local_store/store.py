@@ -1,0 +1,66 @@
+"""The ObjectStore port over StoreFiles: what blocks goes to threads."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from keystow_service.adapters.local_store import listing
+from keystow_service.adapters.local_store.files import StoreFiles
+from keystow_service.adapters.local_store.threads import Threads
+from keystow_service.adapters.local_store.upload import LocalUpload
+from keystow_service.ports import StoredObject, StoredRange, Upload, WriteCondition
+
+
+@asynccontextmanager
+async def open_local_store(root: Path, *, parts_in_flight: int = 4, threads: int = 16) -> AsyncIterator["LocalStore"]:
+    """The store below ``root``, which is made if missing; several processes may share it.
+
+    Removes what dead processes left unfinished. Raises Store… errors.
+    """
+    executor = ThreadPoolExecutor(threads, thread_name_prefix="local-store")
+    try:
+        files = StoreFiles(root)
+        jobs = Threads(executor)
+        await jobs.start(files.prepare)
+        yield LocalStore(files, jobs, parts_in_flight)
+    finally:
+        await asyncio.to_thread(executor.shutdown)
+
+
+class LocalStore:
+    """An ObjectStore. ETags are the files' identities: restoring a copy of the directory gives objects new ones."""
+
+    def __init__(self, files: StoreFiles, threads: Threads, parts_in_flight: int) -> None:
+        self._files = files
+        self._threads = threads
+        self._parts_in_flight = parts_in_flight
+
+    def begin(self, name: str, condition: WriteCondition) -> Upload:
+        """See the port."""
+        return LocalUpload(self._files, self._threads, name, condition, self._parts_in_flight)
+
+    async def head(self, name: str) -> StoredObject:
+        """See the port."""
+        return await self._threads.start(partial(self._files.head, name))
+
+    async def read(self, name: str, start: int, length: int, *, etag: str | None = None) -> StoredRange:
+        """See the port."""
+        return await self._threads.start(partial(self._files.read, name, start, length, etag))
+
+    async def list(self, prefix: str, *, start_after: str = "", limit: int) -> Sequence[StoredObject]:
+        """See the port."""
+        return await self._threads.start(partial(self._list, prefix, start_after, limit))
+
+    async def delete(self, name: str, *, etag: str | None = None) -> None:
+        """See the port."""
+        await self._threads.start(partial(self._files.delete, name, etag))
+
+    def _list(self, prefix: str, start_after: str, limit: int) -> Sequence[StoredObject]:
+        self._files.check()
+        found = listing.names(self._files.root, prefix, start_after)
+        standing = (stored for name, path in found if (stored := self._files.stored(name, path)) is not None)
+        return list(islice(standing, limit))

@@ -1,0 +1,199 @@
+"""The composition root: the only place that names concrete adapters and puts everything together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from keystow.v1 import storage_pb2, storage_pb2_grpc, tenants_pb2, tenants_pb2_grpc
+from keystow_service.adapters.cached_registry import CachedRegistry
+from keystow_service.adapters.clock import SystemClock
+from keystow_service.adapters.keyring_admin import KeyringAdmin
+from keystow_service.adapters.kms import open_kms
+from keystow_service.adapters.local_keyring import open_local_keyring
+from keystow_service.adapters.local_store import open_local_store
+from keystow_service.adapters.registry import open_registry
+from keystow_service.adapters.root_key import KeyringError
+from keystow_service.adapters.s3 import S3Options, open_s3
+from keystow_service.errors import KeystowError
+from keystow_service.keys.health import KeyHealthBook
+from keystow_service.keys.leases import DataKeys, LeasePolicy
+from keystow_service.keys.onboarding import RegisterTenant
+from keystow_service.model import MIB, DataCenter, KeyArn
+from keystow_service.objects.budget import BufferBudget
+from keystow_service.objects.delete import DeleteObject
+from keystow_service.objects.get import GetObject
+from keystow_service.objects.list import ListObjects
+from keystow_service.objects.opening import ObjectOpening
+from keystow_service.objects.put import PutObject, PutPolicy
+from keystow_service.objects.standing import RepeatedPut
+from keystow_service.objects.stat import StatObject
+from keystow_service.ports import Clock, Site, Sites
+from keystow_service.rpc.interceptors import CallInterceptor
+from keystow_service.rpc.storage import Limits, ObjectUseCases, StorageService
+from keystow_service.rpc.tenants import TenantService
+from keystow_service.settings import DataCenterSettings, Settings
+
+_SERVICES = (
+    storage_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name,
+    tenants_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name,
+)
+_REGISTRY_CACHE_TTL = 10.0
+_STOP_GRACE = 1.0  # for the answers of calls that have just ended
+# A chunk is at most 2 MiB; the rest is for what a newer client may add.
+MAX_MESSAGE_SIZE = 4 * MIB + 64 * 1024
+# What the transport takes from a stream that is not being read. By probing it finds this by itself and is no faster,
+# but stops at no bound: a loaded server then holds tens of MiB more for one Put.
+_TRANSPORT_READ_AHEAD = 4 * MIB
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why, for the operator."""
+
+
+@asynccontextmanager
+async def open_server(settings: Settings) -> AsyncIterator[str]:
+    """Serve while the block runs; gives the address that clients connect to. Then drain, and close everything.
+
+    Raises StartError.
+    """
+    async with AsyncExitStack() as stack:
+        try:
+            storage, tenants = await _open_services(settings, stack)
+        except (KeystowError, KeyringError) as error:
+            raise StartError(str(error)) from None
+        except OSError as error:
+            raise StartError(f"cannot use {error.filename or settings.data_dir}: {error.strerror}") from None
+        calls = CallInterceptor(frozenset(_SERVICES), max_calls=settings.max_calls)
+        server, health_service = _build(storage, tenants, calls)
+        port = _bind(server, settings.listen)
+        for service in _SERVICES:
+            await health_service.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await server.start()
+        try:
+            yield f"{settings.listen.rpartition(':')[0]}:{port}"
+        finally:
+            await health_service.enter_graceful_shutdown()
+            await calls.drain(settings.drain_timeout)
+            await server.stop(_STOP_GRACE)
+
+
+async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[StorageService, TenantService]:
+    clock = SystemClock()
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    sites = await _open_sites(settings, clock, stack)
+    registry = CachedRegistry(
+        await stack.enter_async_context(open_registry(_registry_url(settings))), ttl=_REGISTRY_CACHE_TTL, clock=clock
+    )
+    key_health = KeyHealthBook(clock)
+    lease_policy = LeasePolicy(
+        refresh=settings.lease_refresh,
+        bound=settings.lease_bound,
+        data_key_max_objects=settings.data_key_max_objects,
+    )
+    keys = DataKeys(sites, settings.deployment_id, clock, lease_policy, key_health)
+    stack.push_async_callback(keys.aclose)
+    budget = BufferBudget(settings.buffer_budget, settings.admission_timeout)
+    opening = ObjectOpening(sites, keys)
+    put_policy = PutPolicy(settings.deployment_id, settings.max_object_size, settings.parts_in_flight)
+    put = PutObject(registry, sites, keys, RepeatedPut(opening), budget, clock, put_policy)
+    stack.push_async_callback(put.aclose)
+    objects = ObjectUseCases(
+        put=put,
+        get=GetObject(registry, opening, budget, blocks_in_flight=settings.parts_in_flight),
+        stat=StatObject(registry, opening),
+        list=ListObjects(registry, sites),
+        delete=DeleteObject(registry, sites),
+    )
+    limits = Limits(version("keystow-service"), settings.max_object_size, settings.stall_timeout)
+    tenants = TenantService(
+        RegisterTenant(sites, registry, settings.deployment_id, clock),
+        registry,
+        key_health,
+        [site.data_center for site in sites.values()],
+        settings.lease_bound,
+    )
+    return StorageService(objects, limits), tenants
+
+
+def _registry_url(settings: Settings) -> str:
+    if settings.registry_url is not None:
+        return settings.registry_url.get_secret_value()
+    return f"sqlite+aiosqlite:///{settings.data_dir.absolute() / 'registry.db'}"
+
+
+async def _open_sites(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Sites:
+    """Every data centre: on AWS where it has a bucket, else on this machine."""
+    sites = {}
+    for name, place in settings.data_centers.items():
+        data_center = DataCenter(name, place.display_name or name, place.region)
+        open_site = _open_on_aws if place.bucket else _open_here
+        sites[name] = await open_site(data_center, place, settings, clock, stack)
+    return sites
+
+
+async def _open_here(
+    data_center: DataCenter, _: DataCenterSettings, settings: Settings, clock: Clock, stack: AsyncExitStack
+) -> Site:
+    folder = settings.data_dir / "keyring"
+    paths = folder / "keyring.json", folder / "root.key"
+    admin = KeyringAdmin(*paths, clock)
+    provider_key = await asyncio.to_thread(admin.ensure_provider_key, data_center.region)
+    keyring = await asyncio.to_thread(open_local_keyring, *paths, clock)
+    root = settings.data_dir / "stores" / data_center.name
+    store = await stack.enter_async_context(open_local_store(root, parts_in_flight=settings.parts_in_flight))
+    return Site(data_center, store, keyring, provider_key)
+
+
+async def _open_on_aws(
+    data_center: DataCenter, place: DataCenterSettings, settings: Settings, _: Clock, stack: AsyncExitStack
+) -> Site:
+    options = S3Options(
+        bucket=place.bucket or "",
+        region=place.region,
+        endpoint=place.s3_endpoint,
+        prefix=place.prefix,
+        parts_in_flight=settings.parts_in_flight,
+        checksums=place.s3_checksums,
+    )
+    store = await stack.enter_async_context(open_s3(options))
+    kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint))
+    return Site(data_center, store, kms, KeyArn.parse(place.provider_key_arn or ""))
+
+
+def _build(
+    storage: StorageService, tenants: TenantService, calls: CallInterceptor
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    server = grpc.aio.server(
+        interceptors=[calls],
+        options=[
+            ("grpc.max_receive_message_length", MAX_MESSAGE_SIZE),
+            ("grpc.max_send_message_length", MAX_MESSAGE_SIZE),
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _TRANSPORT_READ_AHEAD),
+            # Clients of quiet streams ping every 30 s, to notice a server that vanished; by default that is too often.
+            ("grpc.http2.min_ping_interval_without_data_ms", 20_000),
+            # Two servers on one port would each get some of the calls.
+            ("grpc.so_reuseport", 0),
+        ],
+    )
+    storage_pb2_grpc.add_StorageServiceServicer_to_server(storage, server)
+    tenants_pb2_grpc.add_TenantServiceServicer_to_server(tenants, server)
+    health_service = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return server, health_service
+
+
+def _bind(server: grpc.aio.Server, listen: str) -> int:
+    try:
+        port = server.add_insecure_port(listen)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise StartError(f"cannot listen on {listen}: the port is in use, or the address is not this machine's")
+    return port

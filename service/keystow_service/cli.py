@@ -1,0 +1,85 @@
+"""The command `keystow-service`."""
+
+import asyncio
+import os
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from keystow_service import allocator, cli_health, cli_keys, log
+from keystow_service.settings import Settings, SettingsError, load
+
+app = typer.Typer(
+    name="keystow-service",
+    help="The keystow server: stores SaaS backups, each tenant's encrypted under its own key.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cli_keys.keys, name="keys")
+app.command()(cli_health.health)
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="KEYSTOW_CONFIG", help="A TOML file with settings; KEYSTOW_… variables go first."),
+]
+
+
+@app.command()
+def serve(config: ConfigOption = None) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what runs and stop."""
+    allocator.tune()
+    settings = _settings(config)
+    log.configure(settings.log_format)
+    os.umask(0o077)
+    from keystow_service.app import StartError, open_server  # noqa: PLC0415 - after the allocator is set
+
+    async def run() -> None:
+        logger = structlog.get_logger("keystow_service")
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        async with open_server(settings) as address:
+            logger.info("serving", address=address, version=version("keystow-service"), pid=os.getpid())
+            await stopping.wait()
+            logger.info("stopping", drain_timeout=settings.drain_timeout)
+        logger.info("stopped")
+
+    try:
+        asyncio.run(run())
+    except StartError as error:
+        typer.echo(f"keystow-service: {error}", err=True)
+        raise typer.Exit(EXIT_FAILURE) from None
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption = None) -> None:
+    """Say what is wrong with the settings, by name. Starts nothing."""
+    settings = _settings(config)
+    for name, value in settings.model_dump(mode="json", exclude={"data_centers"}).items():
+        typer.echo(f"{name} = {value}")
+    for name, place in settings.data_centers.items():
+        where = f"bucket {place.bucket}" if place.bucket else "this machine"
+        typer.echo(f"data_centers.{name}: {place.region}, {where}")
+    typer.echo("The settings are valid.", err=True)
+
+
+def _settings(config: Path | None) -> Settings:
+    try:
+        return load(config)
+    except SettingsError as error:
+        for problem in error.problems:
+            typer.echo(f"keystow-service: {problem}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+
+
+def main() -> None:
+    """Run the command."""
+    sys.exit(app())

@@ -1,0 +1,320 @@
+"""Data keys under leases: the promise that a disabled key stops backup, restore and export within a stated time.
+
+A plaintext data key in memory works on after its KMS key is disabled. So every use of one stands under a lease: proof
+that the KMS key answered this service recently. A lease counts from the moment the request to KMS was sent. Until
+``refresh`` seconds it is fresh; then one background request renews it; after ``bound`` seconds nothing is sealed or
+opened until KMS has answered again. A refusal ends it at once and drops the cached data keys. There is no other way
+to a plaintext data key than through this module.
+
+Sealing and opening have a lease each, because KMS grants GenerateDataKey and Decrypt apart.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
+
+import structlog
+
+from keystow_service.errors import (
+    KeyRefusal,
+    KeystowError,
+    KmsAccessDeniedError,
+    KmsGrantInvalidError,
+    WrappedKeyInvalidError,
+)
+from keystow_service.model import DataKey, KeyArn, Tenant, TenantId
+from keystow_service.ports import TENANT_CONTEXT, Clock, EncryptionContext, KeyService, Sites, site_of
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+# KMS refuses these per operation and principal; every other refusal is about the key itself.
+_REFUSES_ONE_OPERATION = (KmsAccessDeniedError, KmsGrantInvalidError)
+
+
+@dataclass(frozen=True, slots=True)
+class LeasePolicy:
+    """How long one answer of KMS counts. All times in seconds, ``refresh`` < ``bound``."""
+
+    refresh: float = 30.0
+    bound: float = 60.0
+    # While renewals fail for reasons that are not a refusal, KMS is asked no more often than this.
+    retry_interval: float = 1.0
+    data_key_max_objects: int = 100_000
+    opened_keys_max: int = 1_000  # per tenant
+
+
+class KeyObserver(Protocol):
+    """Is told what each use of a tenant's key showed."""
+
+    def succeeded(self, tenant_id: TenantId) -> None:
+        """KMS did as asked."""
+        ...
+
+    def failed(self, tenant_id: TenantId, error: KeystowError) -> None:
+        """KMS refused, or did not answer."""
+        ...
+
+
+class HeldKey:
+    """A plaintext data key in use by one stream. Call ``hold`` before every segment and before commit."""
+
+    __slots__ = ("_hold", "_lease", "data_key")
+
+    def __init__(self, key: DataKey, lease: "_Lease", hold: Callable[[], Awaitable[None]]) -> None:
+        self.data_key = key
+        self._lease = lease
+        self._hold = hold
+
+    async def hold(self) -> None:
+        """Return at once under a live lease, else after KMS has answered. Raises what KMS answers."""
+        await self._hold()
+
+    def remaining(self) -> float:
+        """Seconds until the lease reaches its bound, as of now: a renewal extends it. 0 or less when it is closed."""
+        return self._lease.remaining()
+
+
+class _Lease:
+    """The proof itself, for one tenant and one operation."""
+
+    __slots__ = ("_clock", "_policy", "_proven_at", "_retry_at", "refusals")
+
+    def __init__(self, clock: Clock, policy: LeasePolicy) -> None:
+        self._clock = clock
+        self._policy = policy
+        self._proven_at: float | None = None
+        self.refusals = 0
+        self._retry_at = float("-inf")
+
+    def _age(self) -> float:
+        return float("inf") if self._proven_at is None else self._clock.boottime() - self._proven_at
+
+    def live(self) -> bool:
+        return self._age() < self._policy.bound
+
+    def remaining(self) -> float:
+        return self._policy.bound - self._age()
+
+    def due(self) -> bool:
+        """Whether a background renewal should be started."""
+        return self._age() >= self._policy.refresh and self._clock.boottime() >= self._retry_at
+
+    def prove(self, sent_at: float, refusals: int) -> bool:
+        """KMS answered a request of that time. False if it has refused one since: ``refusals`` is the count then."""
+        if refusals != self.refusals:
+            return False
+        self._proven_at = sent_at if self._proven_at is None else max(sent_at, self._proven_at)
+        return True
+
+    def close(self) -> None:
+        """KMS refused just now."""
+        self._proven_at = None
+        self.refusals += 1
+
+    def postpone(self) -> None:
+        """A renewal failed without a refusal: the lease runs to its bound."""
+        self._retry_at = self._clock.boottime() + self._policy.retry_interval
+
+
+@dataclass(slots=True)
+class _TenantKeys:
+    """All that is cached for one tenant."""
+
+    tenant_id: TenantId
+    arn: KeyArn
+    service: KeyService
+    context: EncryptionContext
+    sealing: _Lease
+    opening: _Lease
+    seal_key: DataKey | None = None
+    seal_key_objects: int = 0
+    opened: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)  # wrapped → plaintext, oldest use first
+    requests: dict[bytes, asyncio.Task[bytes]] = field(default_factory=dict)  # unwraps under way, by wrapped key
+    generation: asyncio.Task[DataKey] | None = None  # the GenerateDataKey under way
+
+    def drop(self) -> None:
+        self.seal_key = None
+        self.opened.clear()
+
+
+class DataKeys:
+    """The data keys of all tenants, each under its lease. One instance a process."""
+
+    def __init__(
+        self, sites: Sites, deployment_id: str, clock: Clock, policy: LeasePolicy, observer: KeyObserver
+    ) -> None:
+        self._sites = sites
+        self._deployment_id = deployment_id
+        self._clock = clock
+        self._policy = policy
+        self._observer = observer
+        self._tenants: dict[TenantId, _TenantKeys] = {}
+        self._tasks: set[asyncio.Task[DataKey] | asyncio.Task[bytes]] = set()
+
+    async def for_sealing(self, tenant: Tenant) -> HeldKey:
+        """A data key for one new object. Raises KeyRefusal, Kms… errors."""
+        keys = self._of(tenant)
+        hold = partial(self._hold_sealing, keys)
+        await hold()
+        key = keys.seal_key
+        if key is None or keys.seal_key_objects >= self._policy.data_key_max_objects:
+            key = await self._generate(keys)
+        keys.seal_key_objects += 1
+        return HeldKey(key, keys.sealing, hold)
+
+    async def for_opening(self, tenant: Tenant, wrapped: bytes) -> HeldKey:
+        """The data key of a stored object. Raises KeyRefusal, WrappedKeyInvalidError, Kms… errors."""
+        keys = self._of(tenant)
+        hold = partial(self._hold_opening, keys, wrapped)
+        await hold()
+        plaintext = keys.opened.get(wrapped)
+        if plaintext is None:
+            plaintext = await self._unwrap(keys, wrapped)
+        else:
+            keys.opened.move_to_end(wrapped)
+        return HeldKey(DataKey(plaintext, wrapped), keys.opening, hold)
+
+    async def aclose(self) -> None:
+        """Stop renewing and forget every key."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tenants.clear()
+
+    def _of(self, tenant: Tenant) -> _TenantKeys:
+        keys = self._tenants.get(tenant.tenant_id)
+        if keys is None:
+            keys = _TenantKeys(
+                tenant.tenant_id,
+                tenant.key_arn,
+                site_of(self._sites, tenant).key_service,
+                encryption_context(tenant.tenant_id, self._deployment_id),
+                _Lease(self._clock, self._policy),
+                _Lease(self._clock, self._policy),
+            )
+            self._tenants[tenant.tenant_id] = keys
+        return keys
+
+    async def _hold_sealing(self, keys: _TenantKeys) -> None:
+        if not keys.sealing.live():
+            await self._generate(keys)
+        elif keys.sealing.due():
+            self._start_generate(keys)
+
+    async def _hold_opening(self, keys: _TenantKeys, wrapped: bytes) -> None:
+        if keys.opening.live():
+            if keys.opening.due() and not keys.requests:
+                self._start_unwrap(keys, wrapped)
+            return
+        # Any data key that KMS unwraps proves the lease for all: wait for the one under way rather than ask as well.
+        while not keys.opening.live():
+            own = wrapped in keys.requests or not keys.requests
+            try:
+                await (self._unwrap(keys, wrapped) if own else asyncio.shield(next(iter(keys.requests.values()))))
+            except WrappedKeyInvalidError:
+                if own:
+                    raise  # another's says nothing of this one
+            else:
+                return
+
+    # One request at a time serves all who wait for it; shielded, so that the one who gives up takes it from nobody.
+
+    async def _generate(self, keys: _TenantKeys) -> DataKey:
+        return await asyncio.shield(self._start_generate(keys))
+
+    async def _unwrap(self, keys: _TenantKeys, wrapped: bytes) -> bytes:
+        return await asyncio.shield(self._start_unwrap(keys, wrapped))
+
+    def _start_generate(self, keys: _TenantKeys) -> asyncio.Task[DataKey]:
+        if keys.generation is None:
+            task = asyncio.create_task(self._request_data_key(keys))
+            keys.generation = task
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+        return keys.generation
+
+    def _start_unwrap(self, keys: _TenantKeys, wrapped: bytes) -> asyncio.Task[bytes]:
+        task = keys.requests.get(wrapped)
+        if task is None:
+            task = asyncio.create_task(self._request_unwrap(keys, wrapped))
+            keys.requests[wrapped] = task
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[DataKey] | asyncio.Task[bytes]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A background renewal has nobody who awaits it; whoever needs the key next asks again and is told.
+            log.warning("kms_request_failed", reason=getattr(error, "reason", "INTERNAL"))
+
+    async def _request_data_key(self, keys: _TenantKeys) -> DataKey:
+        try:
+            key = await self._ask(keys, keys.sealing, lambda: keys.service.generate_data_key(keys.arn, keys.context))
+            keys.seal_key = key
+            keys.seal_key_objects = 0
+            return key
+        finally:
+            keys.generation = None
+
+    async def _request_unwrap(self, keys: _TenantKeys, wrapped: bytes) -> bytes:
+        try:
+            plaintext = await self._ask(
+                keys, keys.opening, lambda: keys.service.unwrap(keys.arn, wrapped, keys.context)
+            )
+            keys.opened[wrapped] = plaintext
+            keys.opened.move_to_end(wrapped)
+            while len(keys.opened) > self._policy.opened_keys_max:
+                keys.opened.popitem(last=False)
+            return plaintext
+        finally:
+            del keys.requests[wrapped]
+
+    async def _ask(self, keys: _TenantKeys, lease: _Lease, request: Callable[[], Awaitable[_T]]) -> _T:
+        while True:
+            sent_at, refusals = self._clock.boottime(), lease.refusals
+            try:
+                answer = await request()
+            except KeyRefusal as error:
+                self._refused(keys, lease, error)
+                raise
+            except WrappedKeyInvalidError:
+                raise  # is about one object's data key, and says nothing of the KMS key
+            except Exception as error:
+                lease.postpone()
+                if isinstance(error, KeystowError):
+                    self._observer.failed(keys.tenant_id, error)
+                raise
+            if lease.prove(sent_at, refusals):
+                self._observer.succeeded(keys.tenant_id)
+                return answer
+            # A refusal overtook this answer, which was given before it: it proves nothing. Ask again.
+
+    def _refused(self, keys: _TenantKeys, lease: _Lease, error: KeyRefusal) -> None:
+        lease.close()
+        keys.drop()
+        self._observer.failed(keys.tenant_id, error)
+        if not isinstance(error, _REFUSES_ONE_OPERATION):
+            for other in self._tenants.values():
+                if other.arn == keys.arn:
+                    other.sealing.close()
+                    other.opening.close()
+                    other.drop()
+
+
+def encryption_context(tenant_id: TenantId, deployment_id: str) -> EncryptionContext:
+    """What every KMS request carries and CloudTrail shows in clear: opaque ids only.
+
+    https://docs.aws.amazon.com/kms/latest/developerguide/encrypt_context.html
+    """
+    return {
+        TENANT_CONTEXT: tenant_id,
+        "keystow:deployment": deployment_id,
+        "keystow:purpose": "data-key",
+    }

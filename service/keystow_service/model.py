@@ -1,0 +1,149 @@
+"""The words keystow thinks in: plain, frozen values, free of protobuf, gRPC and AWS types."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import NewType, Self
+
+from keystow_service.errors import KmsKeyArnInvalidError, Violation
+
+TenantId = NewType("TenantId", str)  # 3 to 63 of a-z, 0-9, '-', starting with a letter
+ObjectKey = NewType("ObjectKey", str)  # any text of 1 to MAX_KEY_SIZE escaped bytes; never a path
+UploadId = NewType("UploadId", str)  # a UUID, chosen by the client
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+MAX_CHUNK_SIZE = 2 * MIB
+MAX_SMALL_OBJECT_SIZE = 2 * MIB
+MAX_KEY_SIZE = 900  # bytes after escaping, see objects/names.py
+MAX_METADATA_SIZE = 1024  # bytes, encoded
+MAX_CONTENT_TYPE_SIZE = 255  # bytes
+MAX_PAGE_SIZE = 1000
+
+_ARN = re.compile(
+    r"arn:(?P<partition>[a-z-]+):kms:(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9]):(?P<account>[0-9]{12}):"
+    r"key/(?P<key_id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|mrk-[0-9a-f]{32})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The authenticated principal of a call."""
+
+    principal: str
+
+
+ANONYMOUS = Caller("anonymous")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyArn:
+    """The full ARN of one KMS key (https://docs.aws.amazon.com/kms/latest/developerguide/concepts-key-id.html)."""
+
+    text: str
+    region: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Aliases are refused because they can be retargeted, bare ids because they name no account and region.
+
+        Raises KmsKeyArnInvalidError.
+        """
+        match = _ARN.fullmatch(text)
+        if match is None:
+            problem = "is not of the form arn:aws:kms:<region>:<12-digit account>:key/<uuid> (aliases are refused)"
+        elif match["partition"] != "aws":
+            problem = "is in another partition than aws"
+        else:
+            return cls(text, match["region"])
+        raise KmsKeyArnInvalidError(
+            f"kms_key_arn {problem}. Paste the key's full ARN, as the KMS console shows it.",
+            violations=[Violation("kms_key_arn", problem)],
+        )
+
+    def __str__(self) -> str:
+        """The ARN."""
+        return self.text
+
+
+class KeyManagement(Enum):
+    """Who manages a tenant's KMS key."""
+
+    PROVIDER = "provider"
+    SELF = "self"
+
+
+class KeyState(Enum):
+    """What KMS says of a key; names as in the API."""
+
+    ENABLED = "ENABLED"
+    DISABLED = "DISABLED"
+    PENDING_DELETION = "PENDING_DELETION"
+    PENDING_IMPORT = "PENDING_IMPORT"
+    UNAVAILABLE = "UNAVAILABLE"
+    NOT_FOUND = "NOT_FOUND"
+    ACCESS_DENIED = "ACCESS_DENIED"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDescription:
+    """What KMS DescribeKey says of a key that exists."""
+
+    arn: KeyArn
+    state: KeyState
+    customer_managed: bool
+    symmetric_encryption: bool  # KeySpec SYMMETRIC_DEFAULT and KeyUsage ENCRYPT_DECRYPT
+    deletion_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A data key with its KMS ciphertext. The plaintext never appears in a repr."""
+
+    plaintext: bytes = field(repr=False)  # 32 bytes
+    wrapped: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DataCenter:
+    """A region where tenants can be placed."""
+
+    name: str
+    display_name: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A tenant and its permanent choices."""
+
+    tenant_id: TenantId
+    display_name: str
+    key_management: KeyManagement
+    key_arn: KeyArn
+    data_center: str
+    create_time: datetime
+
+    def same_choice(self, other: "Tenant") -> bool:
+        """Whether two registrations say the same; the time they were made aside."""
+        return replace(self, create_time=other.create_time) == other
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A committed object. The optional fields are sealed in the object: List does not know them."""
+
+    tenant_id: TenantId
+    key: ObjectKey
+    version_id: str
+    size: int
+    stored_size: int
+    create_time: datetime
+    crc32c: int | None = None
+    sha256: bytes | None = None
+    content_type: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    kms_key_arn: str = ""

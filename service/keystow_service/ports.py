@@ -1,0 +1,205 @@
+"""What the use cases need from the world. Adapters implement these; tests/contract holds every adapter to them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from keystow_service.errors import StoreMisconfiguredError
+from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, Tenant, TenantId
+
+EncryptionContext: TypeAlias = Mapping[str, str]
+
+# The pair of the context that says whose data it is; key policies and the local keyring go by it.
+TENANT_CONTEXT = "keystow:tenant"
+
+
+class Clock(Protocol):
+    """Time, so that tests can turn it."""
+
+    def boottime(self) -> float:
+        """Seconds of CLOCK_BOOTTIME: monotonic, and runs on while the machine is suspended."""
+        ...
+
+    def now(self) -> datetime:
+        """The time of day, in UTC."""
+        ...
+
+
+# --- The object store -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Commit only if no object has the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Commit only over the object with this ETag."""
+
+    etag: str
+
+
+WriteCondition: TypeAlias = Absent | Matches
+
+
+class ConditionFailed(Exception):  # noqa: N818 - an answer, not a fault
+    """The write or delete condition does not hold. The object at the name may still be our own, of an answer lost."""
+
+
+class OutcomeUnknown(Exception):  # noqa: N818 - an answer, not a fault
+    """The commit was sent, its answer lost: the object may stand, now or soon. Look before trying again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """A committed object as the store sees it: ciphertext under a name."""
+
+    name: str
+    etag: str  # opaque; differs for every content ever stored under the name
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRange:
+    """Some bytes of a stored object. Shorter than asked for only where the object ends."""
+
+    object: StoredObject
+    data: bytes
+
+
+class Upload(Protocol):
+    """One object on its way into the store. Nothing is visible under its name until commit."""
+
+    async def write(self, part: bytearray) -> None:
+        """Take over the next part, and return once fewer than the permitted number of parts are in flight.
+
+        Only called for parts that are not the last. The caller gives the buffer away. Raises Store… errors, also for
+        earlier parts.
+        """
+        ...
+
+    async def commit(self, last: bytearray) -> StoredObject:
+        """Make the object visible: all parts written, then this one. The object is durable when this returns.
+
+        May be called again with the same part after OutcomeUnknown or StoreUnavailableError.
+        Raises ConditionFailed, OutcomeUnknown, Store… errors, UploadExpiredError, WriteConflictError.
+        """
+        ...
+
+    async def abort(self) -> None:
+        """Stop what is in flight and remove every trace. Safe to call at any time, also twice or after commit."""
+        ...
+
+
+class ObjectStore(Protocol):
+    """Ciphertext under names. Names are safe relative paths (objects/names.py); order is their bytes' order."""
+
+    def begin(self, name: str, condition: WriteCondition) -> Upload:
+        """Prepare an upload. Nothing is sent before its first part."""
+        ...
+
+    async def head(self, name: str) -> StoredObject:
+        """Raises ObjectNotFoundError, Store… errors."""
+        ...
+
+    async def read(self, name: str, start: int, length: int, *, etag: str | None = None) -> StoredRange:
+        """Read up to ``length`` (at least 1) bytes from ``start``; data is empty at or past the end.
+
+        With ``etag``, only of that content. Raises ObjectNotFoundError, ObjectChangedError (another ETag),
+        ObjectArchivedError, Store… errors.
+        """
+        ...
+
+    async def list(self, prefix: str, *, start_after: str = "", limit: int) -> Sequence[StoredObject]:
+        """At most ``limit`` objects whose names start with ``prefix`` and sort after ``start_after``, in order.
+
+        Fewer than ``limit`` means that these are the last.
+        """
+        ...
+
+    async def delete(self, name: str, *, etag: str | None = None) -> None:
+        """Remove the object; with ``etag`` only that content.
+
+        Raises ObjectNotFoundError, ConditionFailed (another ETag), Store… errors.
+        """
+        ...
+
+
+# --- Keys -------------------------------------------------------------------------------------------------------------
+
+
+class KeyService(Protocol):
+    """AWS KMS, or what stands for it. Errors carry key_arn, and aws_request_id where there is one."""
+
+    async def generate_data_key(self, arn: KeyArn, context: EncryptionContext) -> DataKey:
+        """A new 256-bit data key, in plaintext and wrapped under the KMS key with ``context``.
+
+        Raises KeyRefusal, KmsUnavailableError, KmsThrottledError, ProviderCredentialsError.
+        """
+        ...
+
+    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> bytes:
+        """The plaintext of a wrapped data key, under exactly this KMS key and ``context``.
+
+        Raises as generate_data_key, and WrappedKeyInvalidError.
+        """
+        ...
+
+    async def describe(self, arn: KeyArn) -> KeyDescription:
+        """Raises as generate_data_key."""
+        ...
+
+
+# --- Tenants ----------------------------------------------------------------------------------------------------------
+
+
+class TenantRegistry(Protocol):
+    """Tenants and their permanent choices. All methods raise RegistryUnavailableError."""
+
+    async def get(self, tenant_id: TenantId) -> Tenant:
+        """Raises TenantNotFoundError."""
+        ...
+
+    async def add(self, tenant: Tenant) -> Tenant:
+        """Write the tenant, once and for good; answers what stands if the same choice was written before.
+
+        Raises TenantExistsError (another choice), KmsKeyInUseError (self-managed keys serve one tenant).
+        """
+        ...
+
+    async def key_owner(self, arn: KeyArn) -> TenantId | None:
+        """The tenant that manages this key itself, if any."""
+        ...
+
+    async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:
+        """At most ``limit`` tenants by id after ``start_after``; fewer means that these are the last."""
+        ...
+
+
+# --- Places -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A data centre with what stands in it."""
+
+    data_center: DataCenter
+    store: ObjectStore
+    key_service: KeyService
+    provider_key: KeyArn
+
+
+Sites: TypeAlias = Mapping[str, Site]
+
+
+def site_of(sites: Sites, tenant: Tenant) -> Site:
+    """Where the tenant is. Raises StoreMisconfiguredError if its data centre has left the configuration."""
+    site = sites.get(tenant.data_center)
+    if site is None:
+        raise StoreMisconfiguredError(
+            f"The tenant's data centre {tenant.data_center} is not configured on this server. Add it to data_centers."
+        )
+    return site

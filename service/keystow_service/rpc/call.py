@@ -1,0 +1,27 @@
+"""One RPC under way: who called, about what, how much flowed. The interceptor opens it, servicers add to it."""
+
+import secrets
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from keystow_service.model import ANONYMOUS, MAX_KEY_SIZE, Caller
+
+
+@dataclass(slots=True)
+class Call:
+    """What the log line and ErrorInfo of an RPC are made of."""
+
+    method: str
+    caller: Caller = ANONYMOUS
+    request_id: str = field(default_factory=lambda: secrets.token_hex(8))
+    about: dict[str, str] = field(default_factory=dict)  # ErrorInfo metadata that the request itself gives
+    bytes_in: int = 0  # plaintext received
+    bytes_out: int = 0  # plaintext sent
+
+    def concerns(self, *, tenant_id: str = "", key: str = "", upload_id: str = "") -> None:
+        """Remember what the request names. What is too long to be a name would make its status too large to send."""
+        named = {"tenantId": tenant_id, "objectKey": key, "uploadId": upload_id}
+        self.about.update({name: value for name, value in named.items() if 0 < len(value.encode()) <= MAX_KEY_SIZE})
+
+
+current_call: ContextVar[Call] = ContextVar("current_call")

@@ -1,0 +1,195 @@
+"""Around every keystow RPC: readable requests, one status with its reason, one log line.
+
+Nothing but the statuses of ``status.py`` leaves here: requests that do not parse become REQUEST_INVALID, exceptions
+without a name become INTERNAL with a request id, and the texts of either stay inside. Cancellation is passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from grpc_status import rpc_status
+
+from keystow_service.errors import (
+    InternalError,
+    KeystowError,
+    OverloadedError,
+    RequestInvalidError,
+    ShuttingDownError,
+    Violation,
+)
+from keystow_service.rpc.call import Call, current_call
+from keystow_service.rpc.status import STATUS, to_status
+
+log = structlog.get_logger(__name__)
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+
+class Unreadable:
+    """Stands for a message that is not valid protobuf or not valid UTF-8."""
+
+
+def readable(message: object) -> Any:
+    """The message itself. Raises RequestInvalidError for an Unreadable."""
+    if isinstance(message, Unreadable):
+        raise RequestInvalidError(
+            "The request is not a valid message: broken protobuf, or text that is not UTF-8.",
+            violations=[Violation("", "not a valid message")],
+        )
+    return message
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """See the module."""
+
+    def __init__(self, services: frozenset[str], *, max_calls: int) -> None:
+        """``services`` are the full names of the gRPC services that are ours; others pass untouched."""
+        self._services = services
+        self._calls = _CallsUnderWay(max_calls)
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler of the method, wrapped once."""
+        method = str(handler_call_details.method)
+        wrapped = self._handlers.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            service, _, name = method.lstrip("/").partition("/")
+            if handler is None or service not in self._services:
+                return handler
+            wrapped = self._handlers[method] = _wrap(handler, name, self._calls)
+        return wrapped
+
+    async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - giving up is not an error here
+        """Refuse new calls, and wait for those under way, at most ``timeout`` seconds."""
+        self._calls.refusing = True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._calls.none.wait(), timeout)
+
+
+class _CallsUnderWay:
+    """How many there are, and whether more are welcome."""
+
+    def __init__(self, limit: int) -> None:
+        self.refusing = False
+        self.none = asyncio.Event()
+        self.none.set()
+        self._limit = limit
+        self._count = 0
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self.none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count:
+            self.none.set()
+
+    def admit(self) -> None:
+        """Raises ShuttingDownError, OverloadedError."""
+        if self.refusing:
+            raise ShuttingDownError("The server is shutting down. Try again: another one answers, or this one soon.")
+        if self._count > self._limit:
+            raise OverloadedError(
+                "The server has too many calls under way. Try again later, or with fewer at once.",
+                violations=[Violation("max_calls", f"{self._limit} calls are under way")],
+                retry_after=1.0,
+            )
+
+
+def _wrap(handler: Any, name: str, calls: _CallsUnderWay) -> Any:
+    parse = handler.request_deserializer
+
+    def deserialize(data: bytes) -> Message | Unreadable:
+        try:
+            message: Message = parse(data)
+        except Exception:  # noqa: BLE001 - whatever the parser says, its text may quote the request
+            return Unreadable()
+        return message
+
+    if handler.unary_unary or handler.unary_stream:
+        inner = handler.unary_unary or handler.unary_stream
+
+        async def with_request(request: Any, context: Context) -> Any:
+            async def run(call: Call) -> Any:
+                message = readable(request)
+                call.concerns(tenant_id=_field(message, "tenant_id"), key=_field(message, "key"))
+                return await inner(message, context)
+
+            return await _conduct(name, context, calls, run)
+
+        field = "unary_unary" if handler.unary_unary else "unary_stream"
+        return handler._replace(request_deserializer=deserialize, **{field: with_request})
+
+    stream = handler.stream_stream
+
+    async def with_stream(requests: Any, context: Context) -> None:
+        await _conduct(name, context, calls, lambda _: stream(requests, context))
+
+    return handler._replace(request_deserializer=deserialize, stream_stream=with_stream)
+
+
+async def _conduct(name: str, context: Context, calls: _CallsUnderWay, run: Callable[[Call], Awaitable[Any]]) -> Any:
+    call = Call(name)
+    current_call.set(call)
+    started = time.monotonic()
+    code, failure = "CANCELLED", None
+    with calls:
+        try:
+            calls.admit()
+            answer = await run(call)
+            code = "OK"
+        except KeystowError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - unmapped exceptions would reach the client as text
+            log.error("unexpected_exception", request_id=call.request_id, method=name, **_whereabouts(error))  # noqa: TRY400 - its text may hold secrets
+            failure = InternalError(f"The service failed unexpectedly. Search its log for {call.request_id}.")
+        finally:
+            log.info(
+                "rpc",
+                method=name,
+                code=STATUS[type(failure)].name if failure else code,
+                reason=failure.reason if failure else "",
+                request_id=call.request_id,
+                principal=call.caller.principal,
+                tenant_id=call.about.get("tenantId", ""),
+                bytes_in=call.bytes_in,
+                bytes_out=call.bytes_out,
+                seconds=round(time.monotonic() - started, 6),
+            )
+        if failure is None:
+            return answer
+        # A client that no longer reads keeps its status, and what was sent before it, in memory until it is gone, and
+        # grpc.aio cannot take that back: so the call goes on counting until then.
+        status = to_status(failure, request_id=call.request_id, about=call.about)
+        with suppress(grpc.aio.AbortError):
+            await context.abort_with_status(rpc_status.to_status(status))
+        return None
+
+
+def _field(message: Any, name: str) -> str:
+    value = getattr(message, name, "")
+    return value if isinstance(value, str) else ""
+
+
+def _whereabouts(error: BaseException) -> dict[str, object]:
+    """Where it happened, without what it said."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "exception": type(error).__qualname__,
+        "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }

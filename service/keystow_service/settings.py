@@ -1,0 +1,196 @@
+"""Settings: read once at start from the environment (KEYSTOW_…) over a TOML file, checked by name, then frozen.
+
+Plain values are handed down from here; nothing else reads the environment. With no settings at all, the service is a
+single-machine deployment that keeps everything under ``./data``.
+"""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableVariableError
+
+from keystow_service.envelope.layout import MAX_SIZE
+from keystow_service.errors import KmsKeyArnInvalidError
+from keystow_service.model import GIB, MIB, KeyArn
+
+_PREFIX = "KEYSTOW_"
+_MAX_PORT = 65535
+# Read by other programs of the family, not by the service.
+_FOREIGN = frozenset({"KEYSTOW_ADDRESS", "KEYSTOW_CONFIG", "KEYSTOW_FLOE_KATS"})
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+
+
+class SettingsError(Exception):
+    """Something is wrong with the settings; ``problems`` says what, by name."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class DataCenterSettings(BaseModel):
+    """A place for tenants. Without a bucket it is this machine: objects in ``data_dir``, keys in the local keyring."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    display_name: str = ""
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
+    # In front of every name in the bucket; S3 names are at most 1,024 bytes.
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]+/)*$", max_length=50)] = ""
+    provider_key_arn: str | None = None
+    # Of S3-compatible stores and of tests; AWS's own are found by region.
+    s3_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    kms_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    # CRC32C of every part, verified by the store. Off for stores that refuse it.
+    s3_checksums: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.bucket is None:
+            for name in ("provider_key_arn", "s3_endpoint", "kms_endpoint", "prefix"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} is set, but bucket is not")
+            return self
+        if self.provider_key_arn is None:
+            raise ValueError("provider_key_arn is missing; it is the KMS key of provider-managed tenants")
+        try:
+            arn = KeyArn.parse(self.provider_key_arn)
+        except KmsKeyArnInvalidError as error:
+            raise ValueError(error.message.replace("kms_key_arn", "provider_key_arn")) from None
+        if arn.region != self.region:
+            raise ValueError(f"provider_key_arn is in {arn.region}, but region is {self.region}")
+        return self
+
+
+def _this_machine() -> Mapping[str, DataCenterSettings]:
+    regions = {"us": "us-east-1", "eu": "eu-west-1", "au": "ap-southeast-2", "ca": "ca-central-1", "uk": "eu-west-2"}
+    return {
+        name: DataCenterSettings(region=region, display_name=f"{name.upper()} (this machine)")
+        for name, region in regions.items()
+    }
+
+
+class Settings(BaseSettings):
+    """All of it. Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=_PREFIX,
+        env_nested_delimiter="__",
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")] = "127.0.0.1:50051"
+    # Without TLS and authentication anyone who reaches the port reads everything: loopback only, unless this is true.
+    listen_insecurely_beyond_loopback: bool = False
+    data_dir: Path = Path("data")
+    # Part of every KMS encryption context: never change it while objects exist.
+    deployment_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "local"
+    registry_url: SecretStr | None = None  # holds a password, with most databases
+    data_centers: dict[Name, DataCenterSettings] = Field(default_factory=lambda: dict(_this_machine()), min_length=1)
+
+    lease_refresh: Annotated[float, Field(gt=0)] = 30.0
+    lease_bound: Annotated[float, Field(gt=0, le=300)] = 60.0
+    data_key_max_objects: Annotated[int, Field(ge=1)] = 100_000
+
+    max_object_size: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 1_200 * GIB
+    parts_in_flight: Annotated[int, Field(ge=1, le=64)] = 4
+    # Part buffers of all uploads and read-ahead of all downloads together.
+    buffer_budget: Annotated[int, Field(ge=64 * MIB)] = 512 * MIB
+    admission_timeout: Annotated[float, Field(ge=0)] = 60.0
+    # Calls under way at once; one that a client does not read counts until the client is gone.
+    max_calls: Annotated[int, Field(ge=1)] = 512
+    stall_timeout: Annotated[float, Field(gt=0)] = 60.0
+    drain_timeout: Annotated[float, Field(ge=0)] = 30.0
+
+    log_format: LogFormat = LogFormat.JSON
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.lease_refresh >= self.lease_bound:
+            raise ValueError(f"lease_refresh ({self.lease_refresh}) must be less than lease_bound ({self.lease_bound})")
+        host, _, port = self.listen.rpartition(":")
+        if int(port) > _MAX_PORT:
+            raise ValueError(f"listen is {self.listen}, and ports end at {_MAX_PORT}")
+        if not (self.listen_insecurely_beyond_loopback or _is_loopback(host)):
+            raise ValueError(
+                f"listen is {self.listen}, which is beyond loopback, and there is no TLS: "
+                "set listen_insecurely_beyond_loopback = true if the network protects the port"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over the file, which is given as keyword arguments."""
+        return env_settings, init_settings
+
+
+def load(config: Path | None) -> Settings:
+    """The settings in force. Raises SettingsError."""
+    unknown = [
+        f"{name}: there is no such setting"
+        for name in sorted(os.environ)
+        if name.startswith(_PREFIX)
+        and name not in _FOREIGN
+        and name.removeprefix(_PREFIX).lower().split("__")[0] not in Settings.model_fields
+    ]
+    if unknown:
+        raise SettingsError(unknown)
+    try:
+        return Settings(**_read(config))
+    except ValidationError as error:
+        raise SettingsError([_problem(each) for each in error.errors()]) from None
+    except UnreadableVariableError:
+        raise SettingsError([f"{_PREFIX}DATA_CENTERS: is not JSON"]) from None
+
+
+def _read(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError([f"{config}: cannot be read: {error.strerror}"]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError([f"{config}: is not TOML: {error}"]) from None
+
+
+def _problem(error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{name}: there is no such setting"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" if name else message
+
+
+def _is_loopback(host: str) -> bool:
+    """A name other than localhost may lead anywhere, whatever it looks like."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
