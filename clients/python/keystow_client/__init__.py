@@ -1,0 +1,90 @@
+"""The keystow client: store, restore and list backup objects, and manage their tenants.
+
+``AsyncClient`` for asyncio, ``Client`` for everything else. Errors are KeystowError and its subclasses.
+"""
+
+from keystow_client.aio import AsyncClient
+from keystow_client.allocator import tune_allocator
+from keystow_client.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    DataLossError,
+    FailedPreconditionError,
+    IncompleteError,
+    IntegrityError,
+    InvalidRequestError,
+    KeystowError,
+    NotFoundError,
+    PermissionDeniedError,
+    Recovery,
+    ResourceExhaustedError,
+    SourceChangedError,
+    TransportError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    Violation,
+    is_object_not_found,
+)
+from keystow_client.get import AsyncDownload
+from keystow_client.models import (
+    CheckOutcome,
+    DataCenter,
+    KeyCheck,
+    KeyHealth,
+    KeyManagement,
+    KeyState,
+    ObjectInfo,
+    ObjectPage,
+    Registration,
+    ServerInfo,
+    Tenant,
+    TenantPage,
+    WriteMode,
+)
+from keystow_client.retry import NO_RETRIES, RetryPolicy
+from keystow_client.sync import Client, Download
+from keystow_client.threads import OwnThread
+
+__all__ = [
+    "NO_RETRIES",
+    "AbortedError",
+    "AlreadyExistsError",
+    "AsyncClient",
+    "AsyncDownload",
+    "CheckOutcome",
+    "Client",
+    "DataCenter",
+    "DataLossError",
+    "Download",
+    "FailedPreconditionError",
+    "IncompleteError",
+    "IntegrityError",
+    "InvalidRequestError",
+    "KeyCheck",
+    "KeyHealth",
+    "KeyManagement",
+    "KeyState",
+    "KeystowError",
+    "NotFoundError",
+    "ObjectInfo",
+    "ObjectPage",
+    "OwnThread",
+    "PermissionDeniedError",
+    "Recovery",
+    "Registration",
+    "ResourceExhaustedError",
+    "RetryPolicy",
+    "ServerInfo",
+    "SourceChangedError",
+    "Tenant",
+    "TenantPage",
+    "TransportError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
+    "Violation",
+    "WriteMode",
+    "is_object_not_found",
+    "tune_allocator",
+]

@@ -1,0 +1,351 @@
+"""The asynchronous client: one method a call. The synchronous one is this, run in a thread.
+
+Every method may raise KeystowError; what else it raises, it says. ValueError means that an argument cannot be sent at
+all, such as a key that is not valid Unicode.
+"""
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar, overload
+from uuid import uuid4
+
+import grpc
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from keystow.v1 import storage_pb2, tenants_pb2
+from keystow.v1.storage_pb2_grpc import StorageServiceStub
+from keystow.v1.tenants_pb2_grpc import TenantServiceStub
+from keystow_client.channel import open_channel, resolve_address, translated
+from keystow_client.errors import KeystowError, TransportError, is_object_not_found
+from keystow_client.get import AsyncDownload, Getter
+from keystow_client.models import (
+    DataCenter,
+    KeyCheck,
+    KeyManagement,
+    ObjectInfo,
+    ObjectPage,
+    Registration,
+    ServerInfo,
+    Tenant,
+    TenantPage,
+    WriteMode,
+)
+from keystow_client.put import Progress, Putter
+from keystow_client.retry import DEFAULT_POLICY, FROM_THE_START, SAME_CALL, RetryPolicy, retrying
+from keystow_client.sinks import SinkLike, open_sink
+from keystow_client.sources import SourceLike, open_source
+from keystow_client.threads import OwnThread, TransferThread
+
+if TYPE_CHECKING:  # these names exist only in the stubs
+    from keystow.v1.storage_pb2_grpc import StorageServiceAsyncStub
+    from keystow.v1.tenants_pb2_grpc import TenantServiceAsyncStub
+
+DEFAULT_STALL_TIMEOUT = 300.0
+
+# Failures after which a change may have been made all the same.
+_DOUBTFUL = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL})
+
+_Request = TypeVar("_Request", bound=Message)
+_Response = TypeVar("_Response", bound=Message)
+
+_WRITE_MODES = {
+    WriteMode.CREATE: storage_pb2.WRITE_MODE_CREATE,
+    WriteMode.OVERWRITE: storage_pb2.WRITE_MODE_OVERWRITE,
+}
+_KEY_MANAGEMENTS = {
+    KeyManagement.PROVIDER: tenants_pb2.KEY_MANAGEMENT_PROVIDER,
+    KeyManagement.SELF: tenants_pb2.KEY_MANAGEMENT_SELF,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    channel: grpc.aio.Channel
+    storage: "StorageServiceAsyncStub"
+    tenants: "TenantServiceAsyncStub"
+
+
+class AsyncClient:
+    """keystow over one connection, for one event loop. Use it as an async context manager.
+
+    Calls may run at the same time. Failures are retried where their ``recovery`` says that helps; see RetryPolicy.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        retry: RetryPolicy = DEFAULT_POLICY,
+        stall_timeout: float = DEFAULT_STALL_TIMEOUT,
+    ) -> None:
+        """``address`` is host:port, by default $KEYSTOW_ADDRESS or 127.0.0.1:50051.
+
+        A call on which nothing moves for ``stall_timeout`` seconds counts as a lost connection.
+        """
+        self._address = resolve_address(address)
+        self._retry = retry
+        self._stall_timeout = stall_timeout
+        self._connection: _Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        """Opens the channel; the connection is made with the first call."""
+        channel = open_channel(self._address)
+        self._connection = _Connection(channel, StorageServiceStub(channel), TenantServiceStub(channel))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Ends what still runs, and the connection."""
+        connection, self._connection = self._open, None
+        await connection.channel.close()
+
+    # --- Objects ------------------------------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        tenant: str,
+        key: str,
+        source: SourceLike,
+        *,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+        mode: WriteMode = WriteMode.CREATE,
+        if_version_id: str = "",
+        size: int | None = None,
+        upload_id: str | None = None,
+        verify_sha256: bool = False,
+        progress: Progress | None = None,
+        thread: TransferThread | None = None,
+    ) -> ObjectInfo:
+        """Store an object.
+
+        ``source`` is a path (os.PathLike; a str is refused as ambiguous), bytes, a binary file object from its current
+        position on, an iterable or an async iterable of bytes. ``size`` in bytes helps the service where the source
+        does not know its own; a source of another size is SourceChangedError. ``if_version_id`` replaces only that
+        version and excludes WriteMode.OVERWRITE. ``upload_id``, a UUID, makes repeating the same Put harmless.
+        ``verify_sha256`` has the service check and keep the SHA-256. ``progress`` hears the bytes sent so far, in the
+        event loop, and must return at once. Blocking sources are read in ``thread``, by default one of their own.
+
+        Raises TypeError for what cannot be read, and whatever the source raises.
+        """
+        if if_version_id and mode == WriteMode.OVERWRITE:
+            raise ValueError("if_version_id already says what to overwrite: leave mode out")
+        header = storage_pb2.PutHeader(
+            tenant_id=tenant,
+            key=key,
+            upload_id=upload_id or str(uuid4()),
+            content_type=content_type,
+            metadata=metadata,
+            write_mode=storage_pb2.WRITE_MODE_UNSPECIFIED if if_version_id else _WRITE_MODES[mode],
+            if_version_id=if_version_id,
+            verify_sha256=verify_sha256,
+        )
+        putter = Putter(self._open.storage, self._retry, self._stall_timeout)
+        with _lent(thread) as reader:
+            async with await open_source(source, size, reader) as opened:
+                return ObjectInfo.from_proto(await putter.put(header, opened, progress or _unheard))
+
+    @overload
+    async def get(
+        self, tenant: str, key: str, *, offset: int = 0, length: int | None = None, version_id: str = ""
+    ) -> AsyncDownload: ...
+
+    @overload
+    async def get(
+        self,
+        tenant: str,
+        key: str,
+        dest: SinkLike,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        version_id: str = "",
+        overwrite: bool = True,
+        progress: Progress | None = None,
+        thread: TransferThread | None = None,
+    ) -> ObjectInfo: ...
+
+    async def get(
+        self,
+        tenant: str,
+        key: str,
+        dest: SinkLike | None = None,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        version_id: str = "",
+        overwrite: bool = True,
+        progress: Progress | None = None,
+        thread: TransferThread | None = None,
+    ) -> AsyncDownload | ObjectInfo:
+        """Fetch an object, or ``length`` bytes of it from ``offset`` on; a negative offset counts from the end.
+
+        Without ``dest`` returns an AsyncDownload to iterate. A ``dest`` path (os.PathLike) appears only when complete
+        and verified; unless ``overwrite``, FileExistsError if it is there. A binary file object is written to as the
+        bytes come. ``version_id`` fetches only that version. ``progress`` and ``thread`` as in ``put``.
+
+        Raises TypeError for what cannot be written to, and whatever the destination raises.
+        """
+        request = storage_pb2.GetRequest(tenant_id=tenant, key=key, version_id=version_id, offset=offset, length=length)
+        getter = Getter(self._open.storage, self._retry, self._stall_timeout)
+        if dest is None:
+            return await getter.download(request)
+        sink = open_sink(dest, overwrite=overwrite)
+        with _lent(thread) as writer:
+            return await getter.fetch(request, sink, writer, progress or _unheard)
+
+    async def stat(self, tenant: str, key: str, *, version_id: str = "") -> ObjectInfo:
+        """Describe an object."""
+        request = storage_pb2.StatRequest(tenant_id=tenant, key=key, version_id=version_id)
+        return ObjectInfo.from_proto((await self._call(self._open.storage.Stat, request)).object)
+
+    async def list(self, tenant: str, prefix: str = "", *, page_size: int = 0) -> AsyncGenerator[ObjectInfo, None]:
+        """The tenant's objects whose keys start with ``prefix``, page by page in the service's order."""
+        page = await self.list_page(tenant, prefix, page_size=page_size)
+        while True:
+            for info in page.objects:
+                yield info
+            if not page.next_page_token:
+                return
+            page = await self.list_page(tenant, prefix, page_size=page_size, page_token=page.next_page_token)
+
+    async def list_page(self, tenant: str, prefix: str = "", *, page_size: int = 0, page_token: str = "") -> ObjectPage:
+        """One page of ``list``; ``page_size`` is 1 to 1,000, or 0 for the service's choice."""
+        request = storage_pb2.ListRequest(tenant_id=tenant, prefix=prefix, page_size=page_size, page_token=page_token)
+        response = await self._call(self._open.storage.List, request)
+        return ObjectPage(tuple(map(ObjectInfo.from_proto, response.objects)), response.next_page_token)
+
+    async def delete(self, tenant: str, key: str, *, if_version_id: str = "", allow_missing: bool = False) -> None:
+        """Remove an object, or only that version of it. A missing one is OBJECT_NOT_FOUND unless allowed."""
+        request = storage_pb2.DeleteRequest(
+            tenant_id=tenant, key=key, if_version_id=if_version_id, allow_missing=allow_missing
+        )
+        storage = self._open.storage
+        in_doubt = False
+
+        async def attempt() -> None:
+            nonlocal in_doubt
+            try:
+                await self._call_once(storage.Delete, request)
+            except KeystowError as error:
+                if in_doubt and is_object_not_found(error):
+                    return  # an earlier attempt did it, and its answer was lost
+                in_doubt = in_doubt or isinstance(error, TransportError) or error.code in _DOUBTFUL
+                raise
+
+        await retrying(attempt, self._retry, lambda error: error.recovery in FROM_THE_START)
+
+    async def server_info(self) -> ServerInfo:
+        """The server's version and limits."""
+        info = await self._call(self._open.storage.GetServerInfo, storage_pb2.GetServerInfoRequest())
+        return ServerInfo.from_proto(info)
+
+    # --- Tenants ------------------------------------------------------------------------------------------------------
+
+    async def register_tenant(
+        self,
+        tenant: str,
+        *,
+        data_center: str,
+        key_management: KeyManagement,
+        confirm_permanent: bool,
+        kms_key_arn: str = "",
+        display_name: str = "",
+        wait: float = 0.0,
+    ) -> Registration:
+        """Bind a tenant to its data centre and its key, for good: ``confirm_permanent`` must be True.
+
+        ``kms_key_arn`` is the full ARN of the customer's key, for KeyManagement.SELF only. ``wait`` is how many seconds
+        the service may wait for a fresh key policy to take effect.
+        """
+        if key_management not in _KEY_MANAGEMENTS:
+            raise ValueError("key_management is KeyManagement.PROVIDER or KeyManagement.SELF")
+        request = tenants_pb2.RegisterTenantRequest(
+            tenant_id=tenant,
+            display_name=display_name,
+            key_management=_KEY_MANAGEMENTS[key_management],
+            kms_key_arn=kms_key_arn,
+            data_center=data_center,
+            confirm_permanent=confirm_permanent,
+            wait=_duration(wait),
+        )
+        response = await self._call(self._open.tenants.RegisterTenant, request, extra_patience=wait)
+        return Registration(Tenant.from_proto(response.tenant), tuple(map(KeyCheck.from_proto, response.checks)))
+
+    async def get_tenant(self, tenant: str) -> Tenant:
+        """A tenant, its choices, and how its key does."""
+        request = tenants_pb2.GetTenantRequest(tenant_id=tenant)
+        return Tenant.from_proto((await self._call(self._open.tenants.GetTenant, request)).tenant)
+
+    async def list_tenants(self, *, page_size: int = 0) -> AsyncGenerator[Tenant, None]:
+        """All tenants, page by page."""
+        page = await self.list_tenants_page(page_size=page_size)
+        while True:
+            for tenant in page.tenants:
+                yield tenant
+            if not page.next_page_token:
+                return
+            page = await self.list_tenants_page(page_size=page_size, page_token=page.next_page_token)
+
+    async def list_tenants_page(self, *, page_size: int = 0, page_token: str = "") -> TenantPage:
+        """One page of ``list_tenants``."""
+        request = tenants_pb2.ListTenantsRequest(page_size=page_size, page_token=page_token)
+        response = await self._call(self._open.tenants.ListTenants, request)
+        return TenantPage(tuple(map(Tenant.from_proto, response.tenants)), response.next_page_token)
+
+    async def list_data_centers(self) -> tuple[DataCenter, ...]:
+        """Where tenants can be placed."""
+        response = await self._call(self._open.tenants.ListDataCenters, tenants_pb2.ListDataCentersRequest())
+        return tuple(DataCenter(dc.name, dc.display_name, dc.region) for dc in response.data_centers)
+
+    # --- Calls --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _open(self) -> _Connection:
+        if self._connection is None:
+            raise RuntimeError("the client is not open: use it as a context manager")
+        return self._connection
+
+    async def _call(
+        self,
+        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
+        request: _Request,
+        *,
+        extra_patience: float = 0.0,
+    ) -> _Response:
+        return await retrying(
+            lambda: self._call_once(method, request, extra_patience=extra_patience),
+            self._retry,
+            lambda error: error.recovery in SAME_CALL,
+        )
+
+    async def _call_once(
+        self,
+        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
+        request: _Request,
+        *,
+        extra_patience: float = 0.0,
+    ) -> _Response:
+        async with translated(None):
+            return await method(request, timeout=self._stall_timeout + extra_patience)
+
+
+@contextmanager
+def _lent(thread: TransferThread | None) -> Iterator[TransferThread]:
+    if thread is not None:
+        yield thread
+    else:
+        with OwnThread() as own:
+            yield own
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
+
+
+def _unheard(_: int) -> None:
+    pass

@@ -1,0 +1,200 @@
+"""One object's way from the service: every chunk checked, and nothing called complete that is not.
+
+A chunk out of order or with another checksum, a range or version other than the one asked for, and a stream that ends
+before GetFinish all raise. An iterator hands bytes on as they come; whoever must not see any of an incomplete object
+gets into a path.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+import google_crc32c
+import grpc.aio
+
+from keystow.v1.storage_pb2 import Chunk, GetHeader, GetRequest, GetResponse
+from keystow_client.channel import translated
+from keystow_client.errors import IncompleteError, IntegrityError, KeystowError, Recovery
+from keystow_client.models import ObjectInfo
+from keystow_client.put import Progress
+from keystow_client.retry import FROM_THE_START, RetryPolicy, retrying
+from keystow_client.sinks import Sink
+from keystow_client.threads import TransferThread
+
+if TYPE_CHECKING:
+    from keystow.v1.storage_pb2_grpc import StorageServiceAsyncStub  # exists only in the stubs
+
+
+class GetStream:
+    """The messages of one Get."""
+
+    def __init__(self, call: "grpc.aio.UnaryStreamCall[GetRequest, GetResponse]", stall_timeout: float) -> None:
+        """Takes the call over: it must be read to its end or cancelled."""
+        self._call = call
+        self._stall_timeout = stall_timeout
+
+    async def header(self, request: GetRequest) -> GetHeader:
+        """The first message, if it announces what was asked for."""
+        response = await self._read()
+        if response is None:
+            raise IncompleteError("The stream ended without GetHeader.", recovery=Recovery.RETRY)
+        if not response.HasField("header"):
+            raise _corrupt("an unexpected message")
+        header = response.header
+        size = header.object.size
+        offset = request.offset if request.offset >= 0 else max(0, size + request.offset)
+        length = min(request.length, size - offset) if request.HasField("length") else size - offset
+        if (header.offset, header.length) != (offset, length):
+            raise _corrupt("another range than the one asked for")
+        if request.version_id not in ("", header.object.version_id):
+            raise _corrupt("another version than the one asked for")
+        return header
+
+    async def content(self, header: GetHeader) -> AsyncGenerator[bytes, None]:
+        """The bytes after the header, never an empty chunk. Ends only once everything is verified."""
+        position, crc32c = header.offset, 0
+        end = header.offset + header.length
+        try:
+            while (response := await self._read()) is not None and response.HasField("chunk"):
+                data = _checked(response.chunk, position, end)
+                position += len(data)
+                crc32c = google_crc32c.extend(crc32c, data)
+                if data:
+                    yield data
+            if response is None:
+                raise IncompleteError("The stream ended without GetFinish.", recovery=Recovery.RETRY)
+            if not response.HasField("finish"):
+                raise _corrupt("an unexpected message")
+            if position != end:
+                raise _corrupt("fewer bytes than it announced")
+            expected = {response.finish.crc32c}
+            if header.length == header.object.size and header.object.HasField("crc32c"):
+                expected.add(header.object.crc32c)
+            if expected != {crc32c}:
+                raise _corrupt("bytes with a wrong checksum")
+            if await self._read() is not None:
+                raise _corrupt("a message after the last one")
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """End the call, whatever is left of it."""
+        self._call.cancel()
+
+    async def _read(self) -> GetResponse | None:
+        """The next message; None where the stream has ended well."""
+        async with translated(self._stall_timeout):
+            response = await self._call.read()
+        return response if isinstance(response, GetResponse) else None
+
+
+class AsyncDownload:
+    """The bytes of one Get, as an async iterator of verified chunks of at most 2 MiB.
+
+    Use it as an async context manager, or read it to its end. ``info`` describes the object; ``offset`` and ``length``
+    are the range served, after clipping to the object.
+    """
+
+    def __init__(self, stream: GetStream, header: GetHeader) -> None:
+        """Made by the client, once the header is there."""
+        self.info = ObjectInfo.from_proto(header.object)
+        self.offset = header.offset
+        self.length = header.length
+        self._stream = stream
+        self._content = stream.content(header)
+
+    def __aiter__(self) -> Self:
+        """Itself: the bytes come once."""
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next bytes. Raises KeystowError; StopAsyncIteration only once everything is verified."""
+        return await anext(self._content)
+
+    async def aclose(self) -> None:
+        """End the call, whatever is left of it."""
+        await self._content.aclose()
+        self._stream.cancel()
+
+    async def __aenter__(self) -> Self:
+        """The call is running already."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """See aclose."""
+        await self.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Getter:
+    """How objects are fetched: over which stub, how persistently, and how many seconds of silence are believed."""
+
+    stub: "StorageServiceAsyncStub"
+    retry: RetryPolicy
+    stall_timeout: float
+
+    async def download(self, request: GetRequest) -> AsyncDownload:
+        """The object's bytes, for the caller to iterate. Tried again only until the first message has come."""
+        return await retrying(
+            lambda: self._begin(request),
+            self.retry,
+            lambda error: error.recovery in FROM_THE_START and not _is_pinned_away(error, request),
+        )
+
+    async def fetch(self, request: GetRequest, sink: Sink, thread: TransferThread, progress: Progress) -> ObjectInfo:
+        """Write the object's bytes to the sink. Raises KeystowError, and what the sink raises.
+
+        ``progress`` hears the bytes received so far, from 0 again at each attempt.
+        """
+        wanted = GetRequest()
+        wanted.CopyFrom(request)
+
+        async def attempt() -> ObjectInfo:
+            await thread.run(sink.start)
+            async with await self._begin(wanted) as download:
+                if sink.rewrites_in_place:
+                    wanted.version_id = download.info.version_id
+                received = 0
+                async for data in download:
+                    await thread.run(partial(sink.write, data))
+                    received += len(data)
+                    progress(received)
+            await thread.run(sink.commit)
+            return download.info
+
+        def helps(error: KeystowError) -> bool:
+            return error.recovery in FROM_THE_START and sink.restartable and not _is_pinned_away(error, wanted)
+
+        try:
+            return await retrying(attempt, self.retry, helps)
+        except BaseException:
+            await asyncio.shield(thread.run(sink.discard))
+            raise
+
+    async def _begin(self, request: GetRequest) -> AsyncDownload:
+        stream = GetStream(self.stub.Get(request), self.stall_timeout)
+        try:
+            return AsyncDownload(stream, await stream.header(request))
+        except BaseException:
+            stream.cancel()
+            raise
+
+
+def _is_pinned_away(error: KeystowError, request: GetRequest) -> bool:
+    """Whether the version asked for is gone for good."""
+    return error.reason == "OBJECT_CHANGED" and request.version_id != ""
+
+
+def _checked(chunk: Chunk, position: int, end: int) -> bytes:
+    data = chunk.data  # a copy at each access
+    if chunk.offset != position or position + len(data) > end:
+        raise _corrupt("a chunk out of place")
+    if chunk.HasField("crc32c") and chunk.crc32c != google_crc32c.value(data):
+        raise _corrupt("a chunk with a wrong checksum")
+    return data
+
+
+def _corrupt(what: str) -> IntegrityError:
+    return IntegrityError(f"The server sent {what}.", recovery=Recovery.RESTART)

@@ -1,0 +1,212 @@
+"""Where a Get writes to: a path, complete or not at all, or a file object.
+
+Nothing appears under a path before every byte of it was verified and is on the disk. All methods block: they run in
+the transfer's thread, one at a time.
+"""
+
+import errno
+import os
+import stat
+from io import FileIO, RawIOBase
+from pathlib import Path
+from secrets import token_hex
+from typing import Protocol, TypeAlias
+
+from keystow_client.sources import Seekable
+
+
+class Writable(Protocol):
+    """A binary file object, opened for writing."""
+
+    def write(self, data: bytes | memoryview, /) -> int | None:
+        """How many of the bytes were written; None from objects that take all of them."""
+        ...
+
+
+SinkLike: TypeAlias = os.PathLike[str] | Writable
+
+
+class Sink(Protocol):
+    """What one Get, tried perhaps several times, is written to. Ends with ``commit`` or ``discard``."""
+
+    @property
+    def restartable(self) -> bool:
+        """Whether ``start`` can be called once more."""
+        ...
+
+    @property
+    def rewrites_in_place(self) -> bool:
+        """Whether a new start leaves an earlier attempt's bytes to be overwritten, so that they must be the same."""
+        ...
+
+    def start(self) -> None:
+        """Begin, from the first byte."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        ...
+
+    def commit(self) -> None:
+        """All bytes are there, and verified."""
+        ...
+
+    def discard(self) -> None:
+        """The Get failed for good. Also called after ``commit`` failed, and harmless after it succeeded."""
+        ...
+
+
+def open_sink(dest: SinkLike, *, overwrite: bool) -> Sink:
+    """The sink of a Get. Raises TypeError for what cannot be written to."""
+    match dest:
+        case str():
+            raise TypeError("a str is ambiguous: give a pathlib.Path")
+        case os.PathLike():
+            return PathSink(Path(dest), overwrite=overwrite)
+        case _ if hasattr(dest, "write"):
+            return FileSink(dest)
+    raise TypeError(f"cannot write to a {type(dest).__name__}: give a Path or a binary file object")
+
+
+class PathSink:
+    """A file that appears under its name at once, whole and durable.
+
+    A symbolic link with that name is replaced, not followed. A file that is replaced hands on its permissions.
+    """
+
+    restartable = True
+    rewrites_in_place = False
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        """Nothing is touched yet."""
+        self._path = path
+        self._overwrite = overwrite
+        self._temporary = path.with_name(f".{token_hex(8)}.keystow-part")
+        self._file: FileIO | None = None
+
+    def start(self) -> None:
+        """Raises OSError, FileExistsError among them, before a byte is fetched."""
+        if self._file is not None:
+            self._file.seek(0)
+            self._file.truncate()
+            return
+        permissions = self._permissions_to_keep()
+        try:
+            self._file = self._temporary.open("xb", buffering=0)
+        except OSError as error:  # the temporary name would only confuse
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        if permissions is not None:
+            self._temporary.chmod(permissions)
+
+    def write(self, data: bytes) -> None:
+        """Raises OSError."""
+        _write_all(self._opened(), data)
+
+    def commit(self) -> None:
+        """Raises OSError; FileExistsError if the name was taken meanwhile and is not to be overwritten."""
+        file = self._opened()
+        os.fsync(file.fileno())
+        file.close()
+        if self._overwrite:
+            self._temporary.replace(self._path)
+        else:
+            self._claim_name()
+        _sync_directory(self._path.parent)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._file is not None:
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+    def _opened(self) -> FileIO:
+        if self._file is None:
+            raise ValueError("start first")
+        return self._file
+
+    def _permissions_to_keep(self) -> int | None:
+        try:
+            existing = self._path.lstat()
+        except FileNotFoundError:
+            return None
+        if stat.S_ISDIR(existing.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
+        if not self._overwrite:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._path))
+        if stat.S_ISREG(existing.st_mode):
+            return stat.S_IMODE(existing.st_mode) & 0o777
+        if not stat.S_ISLNK(existing.st_mode):
+            raise OSError(errno.EINVAL, "Neither a file nor free to become one", str(self._path))
+        return None
+
+    def _claim_name(self) -> None:
+        """Give the file its name only if the name is free, which a rename cannot promise and a hard link can."""
+        try:
+            self._path.hardlink_to(self._temporary)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            if os.path.lexists(self._path):  # a file system without hard links: as good as it can do
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._path)) from None
+            self._temporary.rename(self._path)
+        else:
+            self._temporary.unlink()
+
+
+class FileSink:
+    """Somebody's file object. It stays open, is never truncated, and keeps what was written when the Get fails."""
+
+    rewrites_in_place = True
+
+    def __init__(self, file: Writable) -> None:
+        """Nothing is written yet."""
+        self._file = file
+        self._origin: int | None = None
+        self._untouched = True
+
+    @property
+    def restartable(self) -> bool:
+        """Pipes cannot take back what was written."""
+        return self._untouched or self._origin is not None
+
+    def start(self) -> None:
+        """Raises OSError."""
+        match self._file:
+            case Seekable() if self._file.seekable():
+                if self._origin is None:
+                    self._origin = self._file.tell()
+                else:
+                    self._file.seek(self._origin)
+
+    def write(self, data: bytes) -> None:
+        """Raises OSError."""
+        self._untouched = False
+        _write_all(self._file, data)
+
+    def commit(self) -> None:
+        """The file is its owner's to flush and close."""
+
+    def discard(self) -> None:
+        """As commit."""
+
+
+def _write_all(file: Writable, data: bytes) -> None:
+    """Write every byte, however few a raw file takes at once."""
+    rest: bytes | memoryview = data
+    while rest:
+        written = file.write(rest)
+        if written is None:
+            if isinstance(file, RawIOBase):
+                raise BlockingIOError(errno.EAGAIN, "a sink must block until it can take more")
+            return  # a file-like object that does not count
+        rest = memoryview(rest)[written:]
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a new name durable. Only POSIX systems open directories."""
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

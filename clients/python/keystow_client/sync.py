@@ -1,0 +1,329 @@
+"""The synchronous client: the asynchronous one, on an event loop in a thread of its own.
+
+While a call waits, the calling thread does the transfer's blocking work (see threads.py), so that sources, destinations
+and progress callbacks run where the caller expects them, and never in the loop. Threads may share one client.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from functools import partial
+from typing import Any, Self, TypeVar, overload
+
+from keystow_client.aio import DEFAULT_STALL_TIMEOUT, AsyncClient
+from keystow_client.get import AsyncDownload
+from keystow_client.models import (
+    DataCenter,
+    KeyManagement,
+    ObjectInfo,
+    ObjectPage,
+    Registration,
+    ServerInfo,
+    Tenant,
+    TenantPage,
+    WriteMode,
+)
+from keystow_client.put import Progress
+from keystow_client.retry import DEFAULT_POLICY, RetryPolicy
+from keystow_client.sinks import SinkLike
+from keystow_client.sources import SourceLike
+from keystow_client.threads import TransferThread
+
+_T = TypeVar("_T")
+
+
+class LoopThread:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        """Runs when this returns."""
+        running = threading.Event()
+
+        def run() -> None:
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                self._loop.call_soon(running.set)
+                self._loop.run_forever()
+
+        self._thread = threading.Thread(target=run, name="keystow-client", daemon=True)
+        self._thread.start()
+        running.wait()
+
+    def call(self, start: Callable[[TransferThread], Coroutine[Any, Any, _T]]) -> _T:
+        """The coroutine's result or exception. The calling thread works for it meanwhile.
+
+        What interrupts the calling thread, such as KeyboardInterrupt, cancels the coroutine, and is raised once that
+        has cleaned up.
+        """
+        caller = TransferThread()
+        tasks: list[asyncio.Task[_T]] = []
+
+        def begin() -> None:
+            task = self._loop.create_task(start(caller))
+            task.add_done_callback(lambda _: caller.stop())
+            tasks.append(task)
+
+        def cancel() -> None:
+            if not tasks[0].cancel():  # it has ended, and its own stop may be used up
+                caller.stop()
+
+        self._loop.call_soon_threadsafe(begin)
+        try:
+            caller.serve()
+        except BaseException:
+            self._loop.call_soon_threadsafe(cancel)
+            caller.serve()
+            if not tasks[0].cancelled():
+                tasks[0].exception()  # seen, and less important
+            raise
+        return tasks[0].result()
+
+    def close(self) -> None:
+        """Cancel what still runs, and end the thread."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+class Download:
+    """The bytes of one Get, as an iterator of verified chunks of at most 2 MiB.
+
+    Use it as a context manager, or read it to its end. ``info`` describes the object; ``offset`` and ``length`` are the
+    range served, after clipping to the object.
+    """
+
+    def __init__(self, download: AsyncDownload, loop: LoopThread) -> None:
+        """Made by the client."""
+        self.info = download.info
+        self.offset = download.offset
+        self.length = download.length
+        self._download = download
+        self._loop = loop
+
+    def __iter__(self) -> Self:
+        """Itself: the bytes come once."""
+        return self
+
+    def __next__(self) -> bytes:
+        """The next bytes. Raises KeystowError; StopIteration only once everything is verified."""
+        data = self._loop.call(self._next)
+        if not data:
+            raise StopIteration
+        return data
+
+    def close(self) -> None:
+        """End the call, whatever is left of it."""
+        self._loop.call(lambda _: self._download.aclose())
+
+    def __enter__(self) -> Self:
+        """The call is running already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """See close."""
+        self.close()
+
+    async def _next(self, _: TransferThread) -> bytes:
+        return await anext(self._download, b"")
+
+
+class Client:
+    """keystow over one connection, for any number of threads. Use it as a context manager.
+
+    The methods are AsyncClient's, which has their full descriptions. Not to be carried over a fork: open it after.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        retry: RetryPolicy = DEFAULT_POLICY,
+        stall_timeout: float = DEFAULT_STALL_TIMEOUT,
+    ) -> None:
+        """As AsyncClient."""
+        self._client = AsyncClient(address, retry=retry, stall_timeout=stall_timeout)
+        self._loop_thread: LoopThread | None = None
+
+    def __enter__(self) -> Self:
+        """Starts the thread; the connection is made with the first call."""
+        self._loop_thread = LoopThread()
+        self._loop.call(lambda _: self._client.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends what still runs, the connection and the thread."""
+        loop, self._loop_thread = self._loop, None
+        loop.call(lambda _: self._client.__aexit__(None, None, None))
+        loop.close()
+
+    # --- Objects ------------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        tenant: str,
+        key: str,
+        source: SourceLike,
+        *,
+        content_type: str = "",
+        metadata: Mapping[str, str] | None = None,
+        mode: WriteMode = WriteMode.CREATE,
+        if_version_id: str = "",
+        size: int | None = None,
+        upload_id: str | None = None,
+        verify_sha256: bool = False,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Store an object. Sources and ``progress`` run in this thread; an async iterable in the client's loop."""
+        return self._loop.call(
+            lambda caller: self._client.put(
+                tenant,
+                key,
+                source,
+                content_type=content_type,
+                metadata=metadata,
+                mode=mode,
+                if_version_id=if_version_id,
+                size=size,
+                upload_id=upload_id,
+                verify_sha256=verify_sha256,
+                progress=_heard_in(caller, progress),
+                thread=caller,
+            )
+        )
+
+    @overload
+    def get(
+        self, tenant: str, key: str, *, offset: int = 0, length: int | None = None, version_id: str = ""
+    ) -> Download: ...
+
+    @overload
+    def get(
+        self,
+        tenant: str,
+        key: str,
+        dest: SinkLike,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        version_id: str = "",
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> ObjectInfo: ...
+
+    def get(
+        self,
+        tenant: str,
+        key: str,
+        dest: SinkLike | None = None,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        version_id: str = "",
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> Download | ObjectInfo:
+        """Fetch an object or a range of it, without ``dest`` as a Download. Files are written in this thread."""
+        if dest is None:
+            download = self._loop.call(
+                lambda _: self._client.get(tenant, key, offset=offset, length=length, version_id=version_id)
+            )
+            return Download(download, self._loop)
+        return self._loop.call(
+            lambda caller: self._client.get(
+                tenant,
+                key,
+                dest,
+                offset=offset,
+                length=length,
+                version_id=version_id,
+                overwrite=overwrite,
+                progress=_heard_in(caller, progress),
+                thread=caller,
+            )
+        )
+
+    def stat(self, tenant: str, key: str, *, version_id: str = "") -> ObjectInfo:
+        """Describe an object."""
+        return self._loop.call(lambda _: self._client.stat(tenant, key, version_id=version_id))
+
+    def list(self, tenant: str, prefix: str = "", *, page_size: int = 0) -> Iterator[ObjectInfo]:
+        """The tenant's objects whose keys start with ``prefix``, page by page in the service's order."""
+        page = self.list_page(tenant, prefix, page_size=page_size)
+        while True:
+            yield from page.objects
+            if not page.next_page_token:
+                return
+            page = self.list_page(tenant, prefix, page_size=page_size, page_token=page.next_page_token)
+
+    def list_page(self, tenant: str, prefix: str = "", *, page_size: int = 0, page_token: str = "") -> ObjectPage:
+        """One page of ``list``."""
+        return self._loop.call(
+            lambda _: self._client.list_page(tenant, prefix, page_size=page_size, page_token=page_token)
+        )
+
+    def delete(self, tenant: str, key: str, *, if_version_id: str = "", allow_missing: bool = False) -> None:
+        """Remove an object, or only that version of it."""
+        self._loop.call(
+            lambda _: self._client.delete(tenant, key, if_version_id=if_version_id, allow_missing=allow_missing)
+        )
+
+    def server_info(self) -> ServerInfo:
+        """The server's version and limits."""
+        return self._loop.call(lambda _: self._client.server_info())
+
+    # --- Tenants ------------------------------------------------------------------------------------------------------
+
+    def register_tenant(
+        self,
+        tenant: str,
+        *,
+        data_center: str,
+        key_management: KeyManagement,
+        confirm_permanent: bool,
+        kms_key_arn: str = "",
+        display_name: str = "",
+        wait: float = 0.0,
+    ) -> Registration:
+        """Bind a tenant to its data centre and its key, for good."""
+        return self._loop.call(
+            lambda _: self._client.register_tenant(
+                tenant,
+                data_center=data_center,
+                key_management=key_management,
+                confirm_permanent=confirm_permanent,
+                kms_key_arn=kms_key_arn,
+                display_name=display_name,
+                wait=wait,
+            )
+        )
+
+    def get_tenant(self, tenant: str) -> Tenant:
+        """A tenant, its choices, and how its key does."""
+        return self._loop.call(lambda _: self._client.get_tenant(tenant))
+
+    def list_tenants(self, *, page_size: int = 0) -> Iterator[Tenant]:
+        """All tenants, page by page."""
+        page = self.list_tenants_page(page_size=page_size)
+        while True:
+            yield from page.tenants
+            if not page.next_page_token:
+                return
+            page = self.list_tenants_page(page_size=page_size, page_token=page.next_page_token)
+
+    def list_tenants_page(self, *, page_size: int = 0, page_token: str = "") -> TenantPage:
+        """One page of ``list_tenants``."""
+        return self._loop.call(lambda _: self._client.list_tenants_page(page_size=page_size, page_token=page_token))
+
+    def list_data_centers(self) -> tuple[DataCenter, ...]:
+        """Where tenants can be placed."""
+        return self._loop.call(lambda _: self._client.list_data_centers())
+
+    @property
+    def _loop(self) -> LoopThread:
+        if self._loop_thread is None:
+            raise RuntimeError("the client is not open: use it as a context manager")
+        return self._loop_thread
+
+
+def _heard_in(caller: TransferThread, progress: Progress | None) -> Progress | None:
+    """The callback, called in the calling thread."""
+    return None if progress is None else lambda count: caller.post(partial(progress, count))
