@@ -1,0 +1,336 @@
+"""How AWS KMS's failures become ours: each driven through the real client, against the faithful server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiobotocore.session import AioSession
+
+from keystow_service import errors
+from keystow_service.adapters import kms_errors
+from keystow_service.adapters.kms import AwsKms, KmsPatience, open_kms
+from keystow_service.model import KeyArn, KeyState
+from keystow_service.ports import EncryptionContext
+from servers.fake_kms import ANY_TENANT, FakeKms, Fault, fake_kms
+
+REGION = "eu-west-2"
+ACME: EncryptionContext = {"keystow:tenant": "acme"}
+IMPATIENT = KmsPatience(connect=1.0, read=0.2, attempts=1, call=1.0, explanation=0.2)
+
+FINAL_CODES = {
+    "NotFoundException": errors.KmsKeyNotFoundError,
+    "AccessDeniedException": errors.KmsAccessDeniedError,
+    "InvalidKeyUsageException": errors.KmsKeyUsageInvalidError,
+    "InvalidGrantTokenException": errors.KmsGrantInvalidError,
+    "IncorrectKeyException": errors.WrappedKeyInvalidError,
+    "InvalidCiphertextException": errors.WrappedKeyInvalidError,
+    "UnrecognizedClientException": errors.ProviderCredentialsError,
+    "ExpiredTokenException": errors.ProviderCredentialsError,
+    "InvalidClientTokenId": errors.ProviderCredentialsError,
+    "IncompleteSignature": errors.ProviderCredentialsError,
+    "InvalidSignatureException": errors.ProviderCredentialsError,
+    "MissingAuthenticationToken": errors.ProviderCredentialsError,
+    "ValidationException": errors.InternalError,
+    "SomethingNewException": errors.InternalError,
+}
+RETRIED_CODES = {
+    ("KeyUnavailableException", 500): errors.KmsUnavailableError,
+    ("DependencyTimeoutException", 500): errors.KmsUnavailableError,
+    ("KMSInternalException", 500): errors.KmsUnavailableError,
+    ("ServiceUnavailableException", 503): errors.KmsUnavailableError,
+    ("ThrottlingException", 400): errors.KmsThrottledError,
+    ("LimitExceededException", 400): errors.KmsThrottledError,
+}
+
+
+@pytest.fixture(scope="module")
+def session() -> AioSession:
+    """Shared, because reading botocore's service model takes longer than a test."""
+    session = AioSession()
+    session.set_credentials("testing", "testing")
+    return session
+
+
+@pytest.fixture
+async def kms() -> AsyncIterator[FakeKms]:
+    async with fake_kms() as server:
+        yield server
+
+
+@pytest.fixture
+async def service(session: AioSession, kms: FakeKms) -> AsyncIterator[AwsKms]:
+    """Without retries, so that one fault is one answer."""
+    async with open_kms(REGION, session=session, endpoint=kms.endpoint, patience=KmsPatience(attempts=1)) as service:
+        yield service
+
+
+def key_of(kms: FakeKms, *tenants: str) -> KeyArn:
+    return KeyArn.parse(kms.create_key(*(tenants or ("acme",)), region=REGION).arn)
+
+
+@asynccontextmanager
+async def raises(kind: type[errors.KeystowError], kms: FakeKms, arn: KeyArn) -> AsyncIterator[None]:
+    """The block fails with this error, about this key, with the id of the last request but no text of AWS's."""
+    with pytest.raises(errors.KeystowError) as caught:
+        yield
+    assert type(caught.value) is kind
+    refused = [request for request in kms.requests if request.operation != "DescribeKey"][-1]
+    assert caught.value.details["key_arn"] == arn.text
+    assert caught.value.details["aws_request_id"] == refused.request_id
+    assert "foreign" not in caught.value.message
+    assert arn.text not in caught.value.message
+
+
+@pytest.mark.parametrize("code", FINAL_CODES)
+async def test_final_codes(kms: FakeKms, service: AwsKms, code: str) -> None:
+    """Each code of the table becomes its error; a code nobody has heard of becomes InternalError."""
+    arn = key_of(kms)
+    kms.fail_next(Fault(code))
+    async with raises(FINAL_CODES[code], kms, arn):
+        await service.generate_data_key(arn, ACME)
+
+
+@pytest.mark.parametrize(("code", "status"), RETRIED_CODES)
+async def test_passing_codes(kms: FakeKms, service: AwsKms, code: str, status: int) -> None:
+    """Throttling and outages become retryable errors that say when to try again."""
+    arn = key_of(kms)
+    kms.fail_next(Fault(code, status=status))
+    async with raises(RETRIED_CODES[code, status], kms, arn):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_retries(session: AioSession, kms: FakeKms) -> None:
+    """Failures that pass are outlived inside the call: outages, throttling and dropped connections."""
+    arn = key_of(kms)
+    async with open_kms(REGION, session=session, endpoint=kms.endpoint) as patient:
+        for fault in (Fault("KMSInternalException", status=500), Fault("ThrottlingException"), Fault()):
+            kms.fail_next(fault)
+            key = await patient.generate_data_key(arn, ACME)
+            assert await patient.unwrap(arn, key.wrapped, ACME) == key.plaintext
+
+
+async def test_retries_end(session: AioSession, kms: FakeKms) -> None:
+    """After three attempts throttling is reported, with a delay for the caller."""
+    arn = key_of(kms)
+    kms.fail_next(Fault("ThrottlingException"), times=3)
+    async with open_kms(REGION, session=session, endpoint=kms.endpoint) as patient:
+        with pytest.raises(errors.KmsThrottledError) as caught:
+            await patient.generate_data_key(arn, ACME)
+    assert caught.value.retry_after is not None
+    assert len(kms.requests) == 3
+
+
+async def test_dropped_connection(kms: FakeKms, service: AwsKms) -> None:
+    """A connection that ends without an answer is KMS_UNAVAILABLE."""
+    arn = key_of(kms)
+    kms.fail_next(Fault())
+    with pytest.raises(errors.KmsUnavailableError) as caught:
+        await service.generate_data_key(arn, ACME)
+    assert caught.value.details == {"key_arn": arn.text}
+
+
+async def test_nobody_listens(session: AioSession, kms: FakeKms, unused_tcp_port: int) -> None:
+    """A refused connection is KMS_UNAVAILABLE."""
+    arn = key_of(kms)
+    endpoint = f"http://127.0.0.1:{unused_tcp_port}"
+    async with open_kms(REGION, session=session, endpoint=endpoint, patience=IMPATIENT) as service:
+        with pytest.raises(errors.KmsUnavailableError):
+            await service.generate_data_key(arn, ACME)
+
+
+@pytest.mark.parametrize(
+    "patience",
+    [IMPATIENT, KmsPatience(read=60.0, call=0.2)],
+    ids=["read timeout", "bound of the whole call"],
+)
+async def test_no_answer(session: AioSession, kms: FakeKms, patience: KmsPatience) -> None:
+    """A KMS that takes the request and says nothing is KMS_UNAVAILABLE, after a bounded time."""
+    arn = key_of(kms)
+    kms.silent.add("GenerateDataKey")
+    async with open_kms(REGION, session=session, endpoint=kms.endpoint, patience=patience) as service:
+        with pytest.raises(errors.KmsUnavailableError):
+            await service.generate_data_key(arn, ACME)
+
+
+async def test_cancelled(kms: FakeKms, service: AwsKms) -> None:
+    """Cancelling a call that waits for KMS cancels it, and the client works on."""
+    arn = key_of(kms)
+    kms.silent.add("GenerateDataKey")
+    call = asyncio.create_task(service.generate_data_key(arn, ACME))
+    await kms.unanswered.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    kms.silent.clear()
+    await service.generate_data_key(arn, ACME)
+
+
+async def test_no_credentials(kms: FakeKms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without credentials of our own nothing is asked, and the operator is told."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    arn = key_of(kms)
+    async with open_kms(REGION, endpoint=kms.endpoint) as service:
+        with pytest.raises(errors.ProviderCredentialsError):
+            await service.generate_data_key(arn, ACME)
+    assert not kms.requests
+
+
+async def test_refused_role(kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What STS refuses on the way to our own credentials is not taken for an answer of KMS about the tenant's key."""
+    body = (
+        '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
+        "<Code>AccessDeniedException</Code><Message>foreign text</Message></Error></ErrorResponse>"
+    )
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 403 -\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    token = tmp_path / "token"
+    token.write_text("token")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::444455556666:role/keystow")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as sts:
+        port = sts.sockets[0].getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{port}")
+        arn = key_of(kms)
+        async with open_kms(REGION, endpoint=kms.endpoint) as service:
+            with pytest.raises(errors.ProviderCredentialsError) as caught:
+                await service.generate_data_key(arn, ACME)
+    assert "foreign" not in caught.value.message
+    assert not kms.requests
+
+
+KEY_STATES = {
+    "Disabled": (errors.KmsKeyDisabledError, KeyState.DISABLED),
+    "PendingDeletion": (errors.KmsKeyPendingDeletionError, KeyState.PENDING_DELETION),
+    "PendingReplicaDeletion": (errors.KmsKeyPendingDeletionError, KeyState.PENDING_DELETION),
+    "PendingImport": (errors.KmsKeyPendingImportError, KeyState.PENDING_IMPORT),
+    "Unavailable": (errors.KmsKeyStoreUnavailableError, KeyState.UNAVAILABLE),
+    "Creating": (errors.KmsKeyTransitioningError, KeyState.UNAVAILABLE),
+    "Updating": (errors.KmsKeyTransitioningError, KeyState.UNAVAILABLE),
+}
+
+
+@pytest.mark.parametrize("describable", [True, False], ids=["described", "by text"])
+@pytest.mark.parametrize("code", [None, "DisabledException", "KMSInvalidStateException"])
+@pytest.mark.parametrize("state", KEY_STATES)
+async def test_key_states(kms: FakeKms, service: AwsKms, state: str, code: str | None, *, describable: bool) -> None:
+    """Each state of a key has its error, whichever exception it answers with, and also if DescribeKey is denied."""
+    arn = key_of(kms)
+    key = kms[arn.text]
+    key.state, key.state_code = state, code
+    if not describable:
+        key.denied.add("DescribeKey")
+    kind, key_state = KEY_STATES[state]
+    if not describable and code == "DisabledException" and kind is errors.KmsKeyTransitioningError:
+        kind, key_state = KEY_STATES["Disabled"]  # nothing says more than the code
+    async with raises(kind, kms, arn):
+        await service.generate_data_key(arn, ACME)
+    if describable:
+        assert (await service.describe(arn)).state is key_state
+
+
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose time is not UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+async def test_deletion_date(kms: FakeKms, service: AwsKms, in_tokyo: None) -> None:
+    """The error of a key that awaits deletion tells the date, in UTC."""
+    arn = key_of(kms)
+    key = kms[arn.text]
+    key.state, key.deletion_date = "PendingDeletion", datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
+    with pytest.raises(errors.KmsKeyPendingDeletionError, match="2026-03-04 05:06 UTC"):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_refusal_does_not_wait_for_its_reason(session: AioSession, kms: FakeKms) -> None:
+    """When DescribeKey is not answered, the refusal stands after a short while, by AWS's text."""
+    arn = key_of(kms)
+    kms[arn.text].state = "PendingDeletion"
+    patience = KmsPatience(read=60.0, explanation=0.1)
+    kms.silent.add("DescribeKey")
+    async with (
+        open_kms(REGION, session=session, endpoint=kms.endpoint, patience=patience) as service,
+        raises(errors.KmsKeyPendingDeletionError, kms, arn),
+    ):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_key_enabled_in_between(kms: FakeKms, service: AwsKms) -> None:
+    """A key that refused as disabled and is enabled when described was disabled."""
+    arn = key_of(kms)
+    kms.fail_next(Fault("DisabledException", "is foreign"))
+    async with raises(errors.KmsKeyDisabledError, kms, arn):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_other_usage(kms: FakeKms, service: AwsKms) -> None:
+    """A signing key is described as such, and refused."""
+    arn = key_of(kms)
+    kms[arn.text].usage = "SIGN_VERIFY"
+    assert not (await service.describe(arn)).symmetric_encryption
+    async with raises(errors.KmsKeyUsageInvalidError, kms, arn):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_other_region(kms: FakeKms, service: AwsKms) -> None:
+    """A key of another region is not found in this one."""
+    arn = KeyArn.parse(kms.create_key("acme", region="us-east-1").arn)
+    async with raises(errors.KmsKeyNotFoundError, kms, arn):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_answer_for_another_key(kms: FakeKms, service: AwsKms) -> None:
+    """A data key made under another KMS key than the one asked for is thrown away."""
+    arn, another = key_of(kms), key_of(kms, ANY_TENANT)
+    kms[arn.text].arn = another.text
+    with pytest.raises(errors.InternalError):
+        await service.generate_data_key(arn, ACME)
+    with pytest.raises(errors.InternalError):
+        await service.describe(arn)
+
+
+async def test_answer_that_is_none(kms: FakeKms, service: AwsKms) -> None:
+    """Success without a data key in it is no success."""
+    arn = key_of(kms)
+    kms.fail_next(Fault("Nothing", status=200))
+    with pytest.raises(errors.InternalError):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_every_request_names_key_and_context(kms: FakeKms, service: AwsKms) -> None:
+    """The customer's CloudTrail shows the full ARN and the tenant's context with each use of the key."""
+    arn = key_of(kms)
+    key = await service.generate_data_key(arn, ACME)
+    await service.unwrap(arn, key.wrapped, ACME)
+    assert [(request.operation, request.key_id, request.context) for request in kms.requests] == [
+        ("GenerateDataKey", arn.text, ACME),
+        ("Decrypt", arn.text, ACME),
+    ]
+
+
+def test_table_covers_errors() -> None:
+    """Every KMS reason has a verdict that leads to it."""
+    verdicts = [value for value in vars(kms_errors).values() if isinstance(value, kms_errors.Verdict)]
+    kms_reasons = {*errors.KeyRefusal.__subclasses__(), errors.WrappedKeyInvalidError, errors.KmsUnavailableError}
+    kms_reasons |= {errors.KmsThrottledError, errors.ProviderCredentialsError, errors.InternalError}
+    assert {verdict.kind for verdict in verdicts} == kms_reasons

@@ -1,0 +1,82 @@
+"""A TCP relay on loopback that can break connections for real."""
+
+import asyncio
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import Self
+
+
+class Relay:
+    """Forwards to a port. Each of ``cuts`` resets a connection once the client has "sent" or "got" so many bytes.
+
+    A "refused" one is reset at once.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.cuts: deque[tuple[str, int]] = deque()
+        self.connections = 0
+        self._target = port
+        self._port = 0
+        self._started = threading.Event()
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="relay")
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return f"127.0.0.1:{self._port}"
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        self._port = server.sockets[0].getsockname()[1]
+        self._started.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        direction, limit = self.cuts.popleft() if self.cuts else ("", 0)
+        ends = [writer]
+        copies: list[asyncio.Task[None]] = []
+        try:
+            if direction == "refused":
+                return
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            ends.append(up_writer)
+            copies = [
+                asyncio.create_task(_copy(reader, up_writer, limit if direction == "sent" else None)),
+                asyncio.create_task(_copy(up_reader, writer, limit if direction == "got" else None)),
+            ]
+            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for copy in copies:
+                copy.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
+            for end in ends:
+                end.transport.abort()
+                with suppress(OSError):
+                    await end.wait_closed()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
+    """Until the end of the stream, or of the limit."""
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+        if limit is not None:
+            limit -= len(data)
+            if limit <= 0:
+                return

@@ -1,0 +1,9 @@
+"""Servers that the contract suites share."""
+
+import pytest
+
+pytest.register_assert_rewrite("contract.object_store", "contract.store_place")
+
+from servers.moto import moto  # noqa: E402 - after the registration, like all that may import a suite
+
+__all__ = ["moto"]

@@ -1,0 +1,432 @@
+"""No data key is used longer than ``bound`` after the request that KMS last answered was sent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar, cast
+
+import pytest
+
+from clock import FakeClock
+from keystow_service.adapters.keyring_admin import KeyringAdmin
+from keystow_service.adapters.local_keyring import LocalKeyring, open_local_keyring
+from keystow_service.adapters.local_store import open_local_store
+from keystow_service.errors import (
+    KeystowError,
+    KmsAccessDeniedError,
+    KmsKeyDisabledError,
+    KmsUnavailableError,
+    WrappedKeyInvalidError,
+)
+from keystow_service.keys.health import KeyHealthBook
+from keystow_service.keys.leases import DataKeys, HeldKey, LeasePolicy
+from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, KeyManagement, KeyState, Tenant, TenantId
+from keystow_service.ports import EncryptionContext, Site
+
+REFRESH, BOUND = 30.0, 60.0
+REGION = "us-east-1"
+
+_T = TypeVar("_T")
+
+
+class Gate:
+    """In front of a real keyring: counts the requests, and can hold them up or lose them on the way."""
+
+    def __init__(self, keyring: LocalKeyring) -> None:
+        self._keyring = keyring
+        self.generated = 0
+        self.unwrapped = 0
+        self.lost: KeystowError | None = None
+        self.after_answer: Callable[[], Awaitable[None]] | None = None
+
+    async def _pass(self, request: Awaitable[_T]) -> _T:
+        if self.lost is not None:
+            error = self.lost
+            await asyncio.gather(request, return_exceptions=True)
+            raise error
+        answer = await request
+        if self.after_answer is not None:
+            await self.after_answer()
+        return answer
+
+    async def generate_data_key(self, arn: KeyArn, context: EncryptionContext) -> DataKey:
+        self.generated += 1
+        return await self._pass(self._keyring.generate_data_key(arn, context))
+
+    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> bytes:
+        self.unwrapped += 1
+        return await self._pass(self._keyring.unwrap(arn, wrapped, context))
+
+    async def describe(self, arn: KeyArn) -> KeyDescription:
+        return await self._keyring.describe(arn)
+
+
+class World:
+    """Two tenants on one key, and everything a test turns."""
+
+    def __init__(self, gate: Gate, admin: KeyringAdmin, arn: KeyArn, clock: FakeClock, site: Site) -> None:
+        self.gate, self.admin, self.arn, self.clock = gate, admin, arn, clock
+        self.health = KeyHealthBook(clock)
+        self._site = site
+        self.keys = self.data_keys()
+        self.acme, self.globex = self._tenant("acme"), self._tenant("globex")
+
+    def data_keys(self, policy: LeasePolicy | None = None) -> DataKeys:
+        """Leases of a process that has just started."""
+        return DataKeys({"us": self._site}, "test", self.clock, policy or LeasePolicy(REFRESH, BOUND), self.health)
+
+    def _tenant(self, name: str) -> Tenant:
+        return Tenant(TenantId(name), name, KeyManagement.SELF, self.arn, "us", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+async def settled() -> None:
+    """Let background renewals run to their end: until no task but this one is left."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A keyring with one enabled key that serves both tenants."""
+    clock = FakeClock()
+    paths = tmp_path / "keyring.json", tmp_path / "root.key"
+    admin = KeyringAdmin(*paths, clock)
+    arn = admin.create(REGION, tenants=["acme", "globex"]).arn
+    gate = Gate(open_local_keyring(*paths, clock))
+    async with open_local_store(tmp_path / "store") as store:
+        site = Site(DataCenter("us", "US", REGION), store, gate, arn)
+        world = World(gate, admin, arn, clock, site)
+        yield world
+        await world.keys.aclose()
+
+
+async def test_one_data_key_serves_many_objects_while_fresh(world: World) -> None:
+    """KMS requests grow with time, not with objects."""
+    held = [await world.keys.for_sealing(world.acme) for _ in range(100)]
+    assert {each.data_key for each in held} == {held[0].data_key}
+    assert world.gate.generated == 1
+
+
+async def test_a_stale_lease_is_renewed_in_the_background(world: World) -> None:
+    """After ``refresh`` the caller is served at once, and one request gets a new data key."""
+    first = await world.keys.for_sealing(world.acme)
+    world.clock.advance(REFRESH)
+    second = await world.keys.for_sealing(world.acme)
+    assert second.data_key == first.data_key
+    await settled()
+    third = await world.keys.for_sealing(world.acme)
+    assert third.data_key != first.data_key
+    assert world.gate.generated == 2
+
+
+async def test_a_running_stream_stops_at_the_bound(world: World) -> None:
+    """While KMS does not answer a held key works to the bound and not a moment longer."""
+    held = await world.keys.for_sealing(world.acme)
+    world.gate.lost = KmsUnavailableError("lost")
+    world.clock.advance(BOUND - 0.001)
+    await held.hold()
+    await settled()
+    world.clock.advance(0.001)
+    with pytest.raises(KmsUnavailableError):
+        await held.hold()
+
+
+async def test_a_held_key_tells_how_long_its_lease_lasts(world: World) -> None:
+    """``remaining`` counts down to the bound, follows a renewal, and is not positive once the lease is closed."""
+    held = await world.keys.for_sealing(world.acme)
+    assert held.remaining() == BOUND
+    world.clock.advance(REFRESH)
+    assert held.remaining() == BOUND - REFRESH
+    await held.hold()
+    await settled()
+    assert held.remaining() == BOUND
+    world.admin.disable(world.arn)
+    world.clock.advance(REFRESH)
+    await held.hold()
+    await settled()
+    assert held.remaining() <= 0
+
+
+async def test_a_running_stream_goes_on_once_kms_answers_again(world: World) -> None:
+    """An outage past the bound is over with the first answer."""
+    held = await world.keys.for_sealing(world.acme)
+    world.gate.lost = KmsUnavailableError("lost")
+    world.clock.advance(BOUND)
+    with pytest.raises(KmsUnavailableError):
+        await held.hold()
+    world.gate.lost = None
+    await held.hold()
+
+
+@pytest.mark.parametrize("direction", ["seal", "open"])
+async def test_the_lease_counts_from_the_sending_of_the_request(world: World, direction: str) -> None:
+    """KMS proved the key while it answered, which is no later than when the request was sent plus nothing."""
+    wrapped = (await world.keys.for_sealing(world.acme)).data_key.wrapped
+    keys = world.data_keys()
+
+    async def slow() -> None:
+        world.clock.advance(BOUND - 1)
+
+    world.gate.after_answer = slow
+    held = await (keys.for_sealing(world.acme) if direction == "seal" else keys.for_opening(world.acme, wrapped))
+    world.gate.after_answer = None
+    world.gate.lost = KmsUnavailableError("lost")
+    await held.hold()
+    world.clock.advance(1)
+    with pytest.raises(KmsUnavailableError):
+        await held.hold()
+    await keys.aclose()
+
+
+async def test_a_refusal_ends_running_streams_and_cached_keys_at_once(world: World) -> None:
+    """The renewal that meets a disabled key closes both leases long before their bound."""
+    sealing = await world.keys.for_sealing(world.acme)
+    opening = await world.keys.for_opening(world.acme, sealing.data_key.wrapped)
+    world.admin.disable(world.arn)
+    world.clock.advance(REFRESH)
+    await sealing.hold()
+    await settled()
+    for deed in (sealing.hold(), opening.hold(), world.keys.for_opening(world.acme, sealing.data_key.wrapped)):
+        with pytest.raises(KmsKeyDisabledError):
+            await deed
+
+
+async def test_enabling_gets_everything_back_at_once(world: World) -> None:
+    """A refusal is not remembered: streams, seals and opens work with the next request."""
+    held = await world.keys.for_sealing(world.acme)
+    world.admin.disable(world.arn)
+    world.clock.advance(BOUND)
+    with pytest.raises(KmsKeyDisabledError):
+        await held.hold()
+    world.admin.enable(world.arn)
+    await held.hold()
+    opened = await world.keys.for_opening(world.acme, held.data_key.wrapped)
+    assert opened.data_key == held.data_key
+
+
+async def test_a_refused_key_ends_the_leases_of_all_its_tenants(world: World) -> None:
+    """A disabled key is disabled for everyone, whoever finds out first."""
+    acme, globex = await world.keys.for_sealing(world.acme), await world.keys.for_sealing(world.globex)
+    world.clock.advance(REFRESH)
+    await acme.hold()
+    await settled()
+    world.admin.disable(world.arn)
+    world.clock.advance(REFRESH)
+    await acme.hold()
+    await settled()
+    with pytest.raises(KmsKeyDisabledError):
+        await globex.hold()
+
+
+async def test_access_denied_ends_only_the_operation_it_was_denied_to(world: World) -> None:
+    """KMS grants GenerateDataKey and Decrypt apart; the other lease runs on."""
+    sealing = await world.keys.for_sealing(world.acme)
+    opening = await world.keys.for_opening(world.acme, sealing.data_key.wrapped)
+    world.gate.lost = KmsAccessDeniedError("denied")
+    world.clock.advance(REFRESH)
+    await sealing.hold()
+    await settled()
+    with pytest.raises(KmsAccessDeniedError):
+        await sealing.hold()
+    world.clock.advance(BOUND - REFRESH - 1)
+    await opening.hold()
+
+
+async def test_a_success_overtaken_by_a_refusal_proves_nothing(world: World) -> None:
+    """An answer given before the key was disabled, and received after the refusal, does not reopen the lease."""
+    wrapped = (await world.keys.for_sealing(world.acme)).data_key.wrapped
+    keys = world.data_keys()
+    answered, let_go = asyncio.Event(), asyncio.Event()
+
+    async def hold_up() -> None:
+        answered.set()
+        await let_go.wait()
+
+    world.gate.after_answer = hold_up
+    opening = asyncio.create_task(keys.for_opening(world.acme, wrapped))
+    await answered.wait()
+    world.gate.after_answer = None
+    world.admin.disable(world.arn)
+    with pytest.raises(KmsKeyDisabledError):
+        await keys.for_sealing(world.acme)
+    let_go.set()
+    with pytest.raises(KmsKeyDisabledError):
+        await opening
+    await keys.aclose()
+
+
+async def test_one_request_serves_all_who_wait(world: World) -> None:
+    """Many streams of one tenant start with one GenerateDataKey, and one Decrypt for each distinct data key."""
+    held = await asyncio.gather(*(world.keys.for_sealing(world.acme) for _ in range(20)))
+    wrapped = held[0].data_key.wrapped
+    await asyncio.gather(*(world.keys.for_opening(world.acme, wrapped) for _ in range(20)))
+    assert (world.gate.generated, world.gate.unwrapped) == (1, 1)
+
+
+STREAMS = 20
+
+
+async def streams_of_many_data_keys(world: World) -> list[HeldKey]:
+    """Gets of acme that run at once, each of an object under a data key of its own."""
+    keys = world.data_keys(LeasePolicy(REFRESH, BOUND, data_key_max_objects=1))
+    wrapped = [(await keys.for_sealing(world.acme)).data_key.wrapped for _ in range(STREAMS)]
+    await keys.aclose()
+    return [await world.keys.for_opening(world.acme, each) for each in wrapped]
+
+
+async def test_one_renewal_serves_streams_of_many_data_keys(world: World) -> None:
+    """The opening lease is renewed once for the tenant, not once for each data key in use."""
+    streams = await streams_of_many_data_keys(world)
+    for before_bound in (True, False):
+        world.gate.unwrapped = 0
+        world.clock.advance(REFRESH if before_bound else BOUND)
+        await asyncio.gather(*(each.hold() for each in streams))
+        await settled()
+        await asyncio.gather(*(each.hold() for each in streams))
+        assert world.gate.unwrapped == 1
+        assert {each.remaining() for each in streams} == {BOUND}
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["refused", "lost"])
+async def test_one_failure_is_told_to_all_who_wait(world: World, *, lost: bool) -> None:
+    """When KMS refuses or is silent past the bound, every stream ends with that, and KMS is asked once."""
+    streams = await streams_of_many_data_keys(world)
+    world.clock.advance(BOUND)
+    if lost:
+        world.gate.lost = KmsUnavailableError("lost")
+    else:
+        world.admin.disable(world.arn)
+    world.gate.unwrapped = 0
+    ends = await asyncio.gather(*(each.hold() for each in streams), return_exceptions=True)
+    assert {type(each) for each in ends} == {KmsUnavailableError if lost else KmsKeyDisabledError}
+    assert world.gate.unwrapped == 1
+
+
+async def test_waiting_for_a_damaged_data_key_fails_no_stream(world: World) -> None:
+    """Who waits for the unwrap of a data key that turns out damaged asks with his own, once for all."""
+    streams = await streams_of_many_data_keys(world)
+    world.clock.advance(BOUND)
+    world.gate.unwrapped = 0
+    damaged = world.keys.for_opening(world.acme, flipped(streams[0].data_key.wrapped))
+    ends = await asyncio.gather(damaged, *(each.hold() for each in streams), return_exceptions=True)
+    assert isinstance(ends[0], WrappedKeyInvalidError)
+    assert ends[1:] == [None] * STREAMS
+    assert world.gate.unwrapped == 2
+
+
+def flipped(wrapped: bytes) -> bytes:
+    """Damage to one bit."""
+    return wrapped[:-1] + bytes([wrapped[-1] ^ 1])
+
+
+async def test_one_who_gives_up_takes_the_answer_from_nobody(world: World) -> None:
+    """Cancelling one waiter leaves the shared request to the others."""
+    sent, let_go = asyncio.Event(), asyncio.Event()
+
+    async def hold_up() -> None:
+        sent.set()
+        await let_go.wait()
+
+    world.gate.after_answer = hold_up
+    first, second = (asyncio.create_task(world.keys.for_sealing(world.acme)) for _ in range(2))
+    await sent.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    let_go.set()
+    assert await second
+    assert world.gate.generated == 1
+
+
+async def test_a_damaged_data_key_says_nothing_about_the_key(world: World) -> None:
+    """One object's broken wrapped key closes no lease."""
+    held = await world.keys.for_sealing(world.acme)
+    opening = await world.keys.for_opening(world.acme, held.data_key.wrapped)
+    with pytest.raises(WrappedKeyInvalidError):
+        await world.keys.for_opening(world.acme, flipped(held.data_key.wrapped))
+    world.gate.lost = KmsUnavailableError("lost")
+    world.clock.advance(BOUND - 1)
+    await opening.hold()
+
+
+async def test_another_tenants_data_key_does_not_open(world: World) -> None:
+    """The encryption context binds a data key to its tenant, cached or not."""
+    held = await world.keys.for_sealing(world.acme)
+    await world.keys.for_opening(world.acme, held.data_key.wrapped)
+    with pytest.raises(WrappedKeyInvalidError):
+        await world.keys.for_opening(world.globex, held.data_key.wrapped)
+
+
+async def test_a_data_key_serves_only_so_many_objects(world: World) -> None:
+    """data_key_max_objects bounds what one data key protects."""
+    keys = world.data_keys(LeasePolicy(REFRESH, BOUND, data_key_max_objects=3))
+    held = [await keys.for_sealing(world.acme) for _ in range(7)]
+    assert len({each.data_key for each in held}) == 3
+    await keys.aclose()
+
+
+async def test_failing_renewals_ask_no_more_often_than_the_interval(world: World) -> None:
+    """A stream of segments does not turn an outage of KMS into a storm of requests."""
+    held = await world.keys.for_sealing(world.acme)
+    world.gate.lost = KmsUnavailableError("lost")
+    world.clock.advance(REFRESH)
+    for _ in range(1000):
+        await held.hold()
+        await settled()
+    assert world.gate.generated == 2
+
+
+async def test_an_unnamed_failure_is_no_storm_either(world: World) -> None:
+    """A renewal that fails as no adapter should is not asked for again at every segment."""
+    held = await world.keys.for_sealing(world.acme)
+    world.gate.lost = cast("KeystowError", RuntimeError())
+    world.clock.advance(REFRESH)
+    for _ in range(100):
+        await held.hold()
+        await settled()
+    assert world.gate.generated == 2
+
+
+async def test_a_damaged_data_key_does_not_put_off_a_renewal(world: World) -> None:
+    """The stream beside it has its lease renewed as ever."""
+    held = await world.keys.for_sealing(world.acme)
+    opening = await world.keys.for_opening(world.acme, held.data_key.wrapped)
+    world.clock.advance(REFRESH)
+    with pytest.raises(WrappedKeyInvalidError):
+        await world.keys.for_opening(world.acme, bytes(len(held.data_key.wrapped)))
+    await opening.hold()
+    await settled()
+    world.gate.lost = KmsUnavailableError("lost")
+    world.clock.advance(BOUND - 1)
+    await opening.hold()
+
+
+async def test_health_tells_what_the_last_use_showed(world: World) -> None:
+    """Enabled, then disabled since then, then enabled again; an outage changes nothing."""
+    assert world.health.get(world.acme.tenant_id) is None
+    held = await world.keys.for_sealing(world.acme)
+    world.admin.disable(world.arn)
+    world.clock.advance(BOUND)
+    with pytest.raises(KmsKeyDisabledError):
+        await held.hold()
+    world.gate.lost = KmsUnavailableError("lost")
+    with pytest.raises(KmsUnavailableError):
+        await held.hold()
+    health = world.health.get(world.acme.tenant_id)
+    assert health is not None
+    assert (health.state, health.reason) == (KeyState.DISABLED, "KMS_KEY_DISABLED")
+    assert health.since_time == health.check_time == world.clock.now()
+    world.gate.lost = None
+    world.admin.enable(world.arn)
+    await held.hold()
+    health = world.health.get(world.acme.tenant_id)
+    assert health is not None
+    assert (health.state, health.reason) == (KeyState.ENABLED, "")
+
+
+async def test_plaintext_keys_stay_out_of_representations(world: World) -> None:
+    """Neither a data key nor what holds it shows the key to a log or a traceback."""
+    held = await world.keys.for_sealing(world.acme)
+    shown = repr(held) + repr(held.data_key) + str(held.data_key)
+    assert repr(held.data_key.plaintext)[2:-1] not in shown

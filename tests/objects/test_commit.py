@@ -1,0 +1,134 @@
+"""The commit of a Put whose answer is lost: under the lease, like everything else."""
+
+import dataclasses
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from clock import FakeClock
+from keystow_service.adapters.keyring_admin import KeyringAdmin
+from keystow_service.adapters.local_keyring import open_local_keyring
+from keystow_service.adapters.local_store import LocalStore, open_local_store
+from keystow_service.adapters.registry import open_registry
+from keystow_service.errors import KmsKeyDisabledError, ObjectNotFoundError
+from keystow_service.keys.health import KeyHealthBook
+from keystow_service.keys.leases import DataKeys, LeasePolicy
+from keystow_service.model import (
+    ANONYMOUS,
+    GIB,
+    DataCenter,
+    KeyManagement,
+    ObjectInfo,
+    ObjectKey,
+    Tenant,
+    TenantId,
+    UploadId,
+)
+from keystow_service.objects.budget import BufferBudget
+from keystow_service.objects.command import Chunk, Finish, PutCommand
+from keystow_service.objects.names import object_name
+from keystow_service.objects.opening import ObjectOpening
+from keystow_service.objects.put import PutObject, PutPolicy
+from keystow_service.objects.standing import RepeatedPut
+from keystow_service.ports import OutcomeUnknown, Site, StoredObject, Upload, WriteCondition
+
+REGION = "us-east-1"
+ACME = TenantId("acme")
+KEY = ObjectKey("k")
+DATA = b"data"
+
+
+class LossyUpload:
+    """An upload whose first commit is lost on the way there."""
+
+    def __init__(self, upload: Upload, meanwhile: Callable[[], object]) -> None:
+        self._upload = upload
+        self._meanwhile: Callable[[], object] | None = meanwhile
+
+    async def write(self, part: bytearray) -> None:
+        await self._upload.write(part)
+
+    async def commit(self, last: bytearray) -> StoredObject:
+        if self._meanwhile is not None:
+            self._meanwhile()
+            self._meanwhile = None
+            raise OutcomeUnknown
+        return await self._upload.commit(last)
+
+    async def abort(self) -> None:
+        await self._upload.abort()
+
+
+class LossyStore(LocalStore):
+    """A local store with such uploads."""
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    def begin(self, name: str, condition: WriteCondition) -> Upload:
+        return LossyUpload(super().begin(name, condition), self.meanwhile)
+
+
+@dataclasses.dataclass
+class World:
+    """One tenant, and what a test turns."""
+
+    put: PutObject
+    store: LossyStore
+    clock: FakeClock
+    disable_key: Callable[[], object]
+
+    async def put_object(self) -> ObjectInfo:
+        command = PutCommand(ANONYMOUS, ACME, KEY, UploadId(str(uuid.uuid4())))
+        return await self.put(command, _content())
+
+
+async def _content() -> AsyncIterator[Chunk | Finish]:
+    yield Chunk(0, DATA)
+    yield Finish(len(DATA))
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A real store, keyring and registry."""
+    clock = FakeClock()
+    paths = tmp_path / "keyring.json", tmp_path / "root.key"
+    admin = KeyringAdmin(*paths, clock)
+    arn = admin.create(REGION, tenants=[ACME]).arn
+    keyring = open_local_keyring(*paths, clock)
+    async with (
+        open_local_store(tmp_path / "store") as store,
+        open_registry(f"sqlite+aiosqlite:///{tmp_path / 'registry.db'}") as registry,
+    ):
+        lossy = LossyStore(**{name.lstrip("_"): value for name, value in vars(store).items()})
+        await registry.add(Tenant(ACME, "", KeyManagement.SELF, arn, "us", datetime(2026, 1, 1, tzinfo=UTC)))
+        sites = {"us": Site(DataCenter("us", "US", REGION), lossy, keyring, arn)}
+        keys = DataKeys(sites, "test", clock, LeasePolicy(), KeyHealthBook(clock))
+        repeated = RepeatedPut(ObjectOpening(sites, keys))
+        policy = PutPolicy("test", max_object_size=GIB, parts_in_flight=2, commit_pause=0)
+        put = PutObject(registry, sites, keys, repeated, BufferBudget(GIB, 0), clock, policy)
+        yield World(put, lossy, clock, lambda: admin.disable(arn))
+        await put.aclose()
+        await keys.aclose()
+
+
+async def test_a_lost_commit_is_tried_again(world: World) -> None:
+    """The object does not stand, so the commit is repeated, and the Put succeeds."""
+    info = await world.put_object()
+    assert (await world.store.head(object_name(ACME, KEY))).etag == info.version_id
+
+
+async def test_no_commit_is_tried_again_under_a_disabled_key(world: World) -> None:
+    """The key is disabled while the answer is waited for past the bound: nothing more is stored."""
+
+    def meanwhile() -> None:
+        world.disable_key()
+        world.clock.advance(60)
+
+    world.store.meanwhile = meanwhile
+    with pytest.raises(KmsKeyDisabledError):
+        await world.put_object()
+    with pytest.raises(ObjectNotFoundError):
+        await world.store.head(object_name(ACME, KEY))

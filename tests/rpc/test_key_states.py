@@ -1,0 +1,167 @@
+"""The customer's switch through a real channel: a key that may not be used stops Put and Get, running ones too.
+
+Leases here live for a tenth of a second, so that a test need not wait for the minute of the default.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+import pytest_asyncio
+
+from keystow.v1 import storage_pb2_grpc
+from keystow.v1.storage_pb2 import DeleteRequest, GetRequest, ListRequest, PutRequest, PutResponse, StatRequest
+from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF, KEY_STATE_DISABLED, KEY_STATE_ENABLED, GetTenantRequest
+from keystow_service.adapters.clock import SystemClock
+from keystow_service.adapters.keyring_admin import KeyringAdmin
+from keystow_service.model import KeyArn
+from rpc.wire import (
+    MIB,
+    TIMEOUT,
+    Failure,
+    body,
+    content,
+    failure,
+    get,
+    header,
+    pieces_of,
+    put,
+    received,
+    told_by,
+    until,
+)
+from servers.in_process import NARROW_WINDOW, Server, connected, register, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+TENANT = "acme"
+DATA = content(24 * MIB)  # more than is read ahead
+
+
+class Customer(NamedTuple):
+    """A tenant that manages its own key, and the switch in its hand."""
+
+    server: Server
+    keyring: KeyringAdmin
+    arn: KeyArn
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def customer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Customer]:
+    """With an object stored."""
+    data_dir = tmp_path_factory.mktemp("data")
+    async with serving(data_dir, lease_refresh=0.05, lease_bound=0.1) as server:
+        folder = data_dir / "keyring"
+        keyring = KeyringAdmin(folder / "keyring.json", folder / "root.key", SystemClock())
+        arn = keyring.create("us-east-1", tenants=[TENANT]).arn
+        await register(server, TENANT, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=arn.text)
+        await put(server, TENANT, "key", DATA, size=len(DATA))
+        yield Customer(server, keyring, arn)
+
+
+async def refused(call: Callable[[], Awaitable[Any]]) -> Failure:
+    """How the call fails, as soon as it does: a lease may still be running."""
+    while True:
+        try:
+            await call()
+        except grpc.RpcError as error:
+            return told_by(error)
+
+
+def stat(server: Server) -> Awaitable[Any]:
+    """A use of the key to open."""
+    return server.storage.Stat(StatRequest(tenant_id=TENANT, key="key"), timeout=TIMEOUT)
+
+
+def put_anew(server: Server) -> Awaitable[Any]:
+    """A use of the key to seal."""
+    return put(server, TENANT, header(TENANT, "").header.upload_id, b"x")
+
+
+STATES: dict[str, tuple[Callable[[Customer], object], str]] = {
+    "disabled": (lambda customer: customer.keyring.disable(customer.arn), "KMS_KEY_DISABLED"),
+    "pending deletion": (
+        lambda customer: customer.keyring.schedule_deletion(customer.arn, days=7),
+        "KMS_KEY_PENDING_DELETION",
+    ),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_the_switch_stops_every_use_and_starts_it_again(customer: Customer, state: str) -> None:
+    """Put, Get and Stat fail by the key's state, for the customer to act on; List works; nothing is lost by it."""
+    server, keyring, arn = customer
+    switch_off, reason = STATES[state]
+    switch_off(customer)
+    await refused(lambda: stat(server))
+    for use in (stat(server), get(server, TENANT, "key"), put_anew(server)):
+        told = await failure(use)
+        assert (told.code, told.reason, told.recovery) == (grpc.StatusCode.FAILED_PRECONDITION, reason, "wait")
+        assert told.metadata
+        assert told.metadata["keyArn"] == arn.text
+    listed = await server.storage.List(ListRequest(tenant_id=TENANT))
+    assert "key" in {each.key for each in listed.objects}
+    if state == "pending deletion":
+        keyring.cancel_deletion(arn)
+    keyring.enable(arn)
+    assert (await get(server, TENANT, "key")).data == DATA
+    await put_anew(server)
+
+
+async def test_key_health_tells_why(customer: Customer) -> None:
+    """The tenant shows the state that the last use met, and since when; and that it is over."""
+    server, keyring, arn = customer
+    keyring.disable(arn)
+    await refused(lambda: stat(server))
+    health = (await server.tenants.GetTenant(GetTenantRequest(tenant_id=TENANT))).tenant.key_health
+    assert (health.state, health.reason) == (KEY_STATE_DISABLED, "KMS_KEY_DISABLED")
+    assert health.last_success_time.ToNanoseconds() < health.since_time.ToNanoseconds()
+    keyring.enable(arn)
+    await stat(server)
+    health = (await server.tenants.GetTenant(GetTenantRequest(tenant_id=TENANT))).tenant.key_health
+    assert (health.state, health.reason) == (KEY_STATE_ENABLED, "")
+
+
+async def test_a_running_get_ends(customer: Customer) -> None:
+    """What is read ahead is ciphertext: after the switch no further segment is opened."""
+    server, keyring, arn = customer
+    async with connected(server.address, NARROW_WINDOW) as channel:
+        storage = storage_pb2_grpc.StorageServiceStub(channel)
+        stream = aiter(storage.Get(GetRequest(tenant_id=TENANT, key="key"), timeout=TIMEOUT))
+        assert (await anext(stream)).header.length == len(DATA)
+        keyring.disable(arn)
+        await refused(lambda: stat(server))
+        plaintext = bytearray()
+        told = await failure(received(stream, plaintext))
+    assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KMS_KEY_DISABLED")
+    assert DATA.startswith(plaintext)
+    assert len(plaintext) < 4 * MIB
+
+
+async def test_a_running_put_ends(customer: Customer) -> None:
+    """After the switch no further segment is sealed, and the Put leaves nothing."""
+    server, keyring, arn = customer
+    call: grpc.aio.StreamStreamCall[PutRequest, PutResponse] = server.storage.Put(timeout=TIMEOUT)
+    messages = list(body(pieces_of(DATA[: 9 * MIB])))
+    await call.write(header(TENANT, "running"))
+    for message in messages[:-1]:
+        await call.write(message)
+    await until(lambda: server.unfinished() != [])
+    keyring.disable(arn)
+    await refused(lambda: put_anew(server))
+    await call.write(messages[-1])
+    told = await failure(call.read())
+    assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KMS_KEY_DISABLED")
+    assert server.unfinished() == []
+    keyring.enable(arn)
+    assert (await failure(get(server, TENANT, "running"))).reason == "OBJECT_NOT_FOUND"
+
+
+async def test_a_customer_can_always_delete(customer: Customer) -> None:
+    """Delete needs no key."""
+    server, keyring, arn = customer
+    keyring.disable(arn)
+    await refused(lambda: stat(server))
+    await server.storage.Delete(DeleteRequest(tenant_id=TENANT, key="key"))
+    assert server.stored(TENANT) == []
