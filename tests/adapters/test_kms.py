@@ -16,6 +16,7 @@ from keystow_service.adapters.kms import AwsKms, KmsPatience, open_kms
 from keystow_service.model import KeyArn, KeyState
 from keystow_service.ports import EncryptionContext
 from servers.fake_kms import ANY_TENANT, FakeKms, Fault, fake_kms
+from servers.listener import listening
 
 REGION = "eu-west-2"
 ACME: EncryptionContext = {"keystow:tenant": "acme"}
@@ -194,7 +195,6 @@ async def test_refused_role(kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_p
         await reader.readuntil(b"\r\n\r\n")
         writer.write(f"HTTP/1.1 403 -\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         await writer.drain()
-        writer.close()
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
@@ -202,8 +202,7 @@ async def test_refused_role(kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_p
     token.write_text("token")
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::444455556666:role/keystow")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as sts:
-        port = sts.sockets[0].getsockname()[1]
+    async with listening(refuse) as port:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{port}")
         arn = key_of(kms)
         async with open_kms(REGION, endpoint=kms.endpoint) as service:

@@ -3,8 +3,9 @@
 import asyncio
 import threading
 from collections import deque
-from contextlib import suppress
 from typing import Self
+
+from servers.listener import listening
 
 
 class Relay:
@@ -17,7 +18,7 @@ class Relay:
         self.cuts: deque[tuple[str, int]] = deque()
         self.connections = 0
         self._target = port
-        self._port = 0
+        self.port = 0
         self._started = threading.Event()
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -26,39 +27,30 @@ class Relay:
     @property
     def address(self) -> str:
         """Where it listens."""
-        return f"127.0.0.1:{self._port}"
+        return f"127.0.0.1:{self.port}"
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
-        self._port = server.sockets[0].getsockname()[1]
-        self._started.set()
-        await self._stop.wait()
-        server.close()
+        async with listening(self._pass_on) as self.port:
+            self._started.set()
+            await self._stop.wait()
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         direction, limit = self.cuts.popleft() if self.cuts else ("", 0)
-        ends = [writer]
-        copies: list[asyncio.Task[None]] = []
+        if direction == "refused":
+            writer.transport.abort()
+            return
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
         try:
-            if direction == "refused":
-                return
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            ends.append(up_writer)
-            copies = [
-                asyncio.create_task(_copy(reader, up_writer, limit if direction == "sent" else None)),
-                asyncio.create_task(_copy(up_reader, writer, limit if direction == "got" else None)),
-            ]
-            await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.TaskGroup() as copies:
+                copies.create_task(_copy(reader, up_writer, limit if direction == "sent" else None))
+                copies.create_task(_copy(up_reader, writer, limit if direction == "got" else None))
+        except* ConnectionError:
+            pass  # so each copy ends, and with it the other
         finally:
-            for copy in copies:
-                copy.cancel()
-            await asyncio.gather(*copies, return_exceptions=True)
-            for end in ends:
-                end.transport.abort()
-                with suppress(OSError):
-                    await end.wait_closed()
+            up_writer.transport.abort()
+            writer.transport.abort()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -72,11 +64,12 @@ class Relay:
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
-    """Until the end of the stream, or of the limit."""
+    """Until the end of the stream, or of the limit. Raises ConnectionError then."""
     while data := await reader.read(1 << 16):
         writer.write(data)
         await writer.drain()
         if limit is not None:
             limit -= len(data)
             if limit <= 0:
-                return
+                break
+    raise ConnectionAbortedError

@@ -6,12 +6,13 @@ methods, in the same process and at once; ``requests`` is its CloudTrail.
 """
 
 import asyncio
+import functools
 import json
 import os
 import re
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -20,6 +21,8 @@ from uuid import UUID, uuid4
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from servers.listener import listening
 
 ANY_TENANT = "*"
 ACCOUNT = "111122223333"
@@ -222,28 +225,9 @@ def _aad(body: Mapping[str, Any]) -> bytes:
 async def fake_kms() -> AsyncIterator[FakeKms]:
     """A running server on a free loopback port, without keys."""
     kms = FakeKms()
-    connections: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
-                await _serve(kms, reader, writer)
-        finally:
-            connections.discard(task)
-            writer.transport.abort()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    kms.endpoint = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
+    async with listening(functools.partial(_serve, kms)) as port:
+        kms.endpoint = f"http://127.0.0.1:{port}"
         yield kms
-    finally:
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
 
 
 async def _serve(kms: FakeKms, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

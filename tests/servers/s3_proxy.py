@@ -7,11 +7,12 @@ writes are as atomic as S3's. A fault hits the requests that it is planned for; 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 from servers.gate import Gate
+from servers.listener import break_off, listening
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,7 @@ class S3Proxy:
         self._always: dict[str, Fault] = {}
         self._gates: dict[str, Gate] = {}
         self._one_at_a_time = asyncio.Lock()
-        self._connections: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
+        self._listener = AsyncExitStack()
         self._changed = asyncio.Condition()
         self._served = 0
         self.requests: list[Request] = []
@@ -110,48 +110,30 @@ class S3Proxy:
 
     async def start(self) -> None:
         """Listen on a free loopback port."""
-        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=1 << 20)
-        self.endpoint = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
+        port = await self._listener.enter_async_context(listening(self._converse, limit=1 << 20))
+        self.endpoint = f"http://127.0.0.1:{port}"
 
     async def stop(self) -> None:
         """Listen no more, and end all connections. May be called twice."""
-        listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        listener.close()
-        for task in self._connections:
-            task.cancel()
-        if self._connections:
-            await asyncio.wait(self._connections)
-        await listener.wait_closed()
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._converse(reader, writer))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        await self._listener.aclose()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while (head := await _read_head(reader)) is not None:
-                method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-                operation, headers = _operation(method, target), _headers(head)
-                fault = self._fault(operation)
-                length = 0 if fault == Unread() else int(headers.get("content-length", "0"))
-                request = Request(operation, target, headers, head, await reader.readexactly(length))
+        while (head := await _read_head(reader)) is not None:
+            method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+            operation, headers = _operation(method, target), _headers(head)
+            fault = self._fault(operation)
+            length = 0 if fault == Unread() else int(headers.get("content-length", "0"))
+            request = Request(operation, target, headers, head, await reader.readexactly(length))
+            async with self._changed:
+                self.requests.append(request)
+                self._changed.notify_all()
+            try:
+                if not await self._serve(request, fault, writer):
+                    break
+            finally:
                 async with self._changed:
-                    self.requests.append(request)
+                    self._served += 1
                     self._changed.notify_all()
-                try:
-                    if not await self._serve(request, fault, writer):
-                        break
-                finally:
-                    async with self._changed:
-                        self._served += 1
-                        self._changed.notify_all()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client is gone
-        finally:
-            writer.close()
 
     async def _serve(self, request: Request, fault: Fault | None, writer: asyncio.StreamWriter) -> bool:
         """Whether the connection goes on."""
@@ -199,7 +181,7 @@ class S3Proxy:
                 bodiless = request.operation == "HeadObject" or head[9:12] in (b"204", b"304")
                 return head + (b"" if bodiless else await _body(reader, headers))
             finally:
-                writer.close()
+                await break_off(writer)
 
 
 @asynccontextmanager
