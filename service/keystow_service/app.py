@@ -26,6 +26,8 @@ from keystow_service.keys.onboarding import RegisterTenant
 from keystow_service.model import MIB, DataCenter, KeyArn
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.delete import DeleteObject
+from keystow_service.objects.export.export import ExportObjects
+from keystow_service.objects.export.run import ExportPolicy
 from keystow_service.objects.get import GetObject
 from keystow_service.objects.list import ListObjects
 from keystow_service.objects.opening import ObjectOpening
@@ -102,11 +104,18 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     put_policy = PutPolicy(settings.deployment_id, settings.max_object_size, settings.parts_in_flight)
     put = PutObject(registry, sites, keys, RepeatedPut(opening), budget, clock, put_policy)
     stack.push_async_callback(put.aclose)
+    listing = ListObjects(registry, sites)
+    export_policy = ExportPolicy(
+        checkpoint_objects=settings.export_checkpoint_objects,
+        checkpoint_bytes=settings.export_checkpoint_bytes,
+        blocks_in_flight=settings.parts_in_flight,
+    )
     objects = ObjectUseCases(
         put=put,
         get=GetObject(registry, opening, budget, blocks_in_flight=settings.parts_in_flight),
+        export=ExportObjects(registry, listing, opening, keys, budget, export_policy),
         stat=StatObject(registry, opening),
-        list=ListObjects(registry, sites),
+        list=listing,
         delete=DeleteObject(registry, sites),
     )
     limits = Limits(version("keystow-service"), settings.max_object_size, settings.stall_timeout)

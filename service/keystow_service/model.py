@@ -22,6 +22,7 @@ MAX_KEY_SIZE = 900  # bytes after escaping, see objects/names.py
 MAX_METADATA_SIZE = 1024  # bytes, encoded
 MAX_CONTENT_TYPE_SIZE = 255  # bytes
 MAX_PAGE_SIZE = 1000
+MAX_EXPORT_KEYS = 4000  # of the longest, with what is around them, fit one message
 
 _ARN = re.compile(
     r"arn:(?P<partition>[a-z-]+):kms:(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9]):(?P<account>[0-9]{12}):"

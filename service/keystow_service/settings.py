@@ -113,6 +113,9 @@ class Settings(BaseSettings):
 
     max_object_size: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 1_200 * GIB
     parts_in_flight: Annotated[int, Field(ge=1, le=64)] = 4
+    # A tar export offers a checkpoint after so many objects or bytes of content, whichever comes first.
+    export_checkpoint_objects: Annotated[int, Field(ge=1, le=10_000)] = 500
+    export_checkpoint_bytes: Annotated[int, Field(ge=1)] = 64 * MIB
     # Part buffers of all uploads and read-ahead of all downloads together.
     buffer_budget: Annotated[int, Field(ge=64 * MIB)] = 512 * MIB
     admission_timeout: Annotated[float, Field(ge=0)] = 60.0

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from keystow.v1.storage_pb2 import GetRequest, StatRequest
 from keystow_service.envelope.layout import FOOTER_LENGTH, FRONT_LENGTH, HEADER_LENGTH, V1
+from objects.damage import Damage, flip
 from rpc.wire import MIB, TIMEOUT, Failure, content, failure, get, put, received
 from servers.in_process import Server, register
 
@@ -19,19 +19,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 SIZE = 2 * MIB + 1000  # segments 0 and 1 are full, 2 is short and last
 DATA = content(SIZE)
 STORED_SIZE = V1.stored_size(SIZE)
-
-Damage = Callable[[Path], None]
-
-
-def flip(offset: int) -> Damage:
-    """One bit, at an offset from the beginning or, negative, from the end."""
-
-    def damage(file: Path) -> None:
-        stored = bytearray(file.read_bytes())
-        stored[offset] ^= 1
-        file.write_bytes(stored)
-
-    return damage
 
 
 def cut(length: int) -> Damage:

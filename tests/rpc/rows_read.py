@@ -11,7 +11,6 @@ from google.protobuf.message import Message
 from keystow.v1.storage_pb2 import (
     AbortPutRequest,
     DeleteRequest,
-    ExportRequest,
     GetRequest,
     ListRequest,
     StatRequest,
@@ -47,7 +46,6 @@ def rows() -> Iterator[Row]:
             yield invalid(f"List: prefix: {case}", "List", listing, violations=("prefix",))
     yield from _pages("List", lambda **fields: ListRequest(tenant_id=TENANT, **fields))
     yield from _pages("ListTenants", ListTenantsRequest)
-    yield not_implemented("Export", "Export", ExportRequest(tenant_id=TENANT, prefix=""))
     yield not_implemented("AbortPut", "AbortPut", AbortPutRequest(tenant_id=TENANT, key="k"))
     yield not_implemented("CheckKey", "CheckKey", CheckKeyRequest(tenant_id=TENANT))
     yield not_implemented("GetKeyPolicy", "GetKeyPolicy", GetKeyPolicyRequest(tenant_id=TENANT))

@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 
 from keystow.v1.storage_pb2 import DeleteRequest, ListRequest
 from keystow.v1.tenants_pb2 import ListTenantsRequest
-from rpc import rows_put, rows_read, rows_tenants
+from rpc import rows_export, rows_put, rows_read, rows_tenants
 from rpc.rows import TENANT, Row, invalid
 from rpc.wire import PATHS, failure, get, put, send
 from servers.in_process import Server, register
@@ -23,7 +23,7 @@ _NOT_UTF_8 = [
     for method in sorted(PATHS)
     if method not in {"Put", "PutSmall", "GetServerInfo", "ListDataCenters", "ListTenants"}
 ]
-ROWS = [*rows_put.rows(), *rows_read.rows(), *rows_tenants.rows(), *_UNREADABLE, *_NOT_UTF_8]
+ROWS = [*rows_put.rows(), *rows_read.rows(), *rows_export.rows(), *rows_tenants.rows(), *_UNREADABLE, *_NOT_UTF_8]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
@@ -84,9 +84,11 @@ _CANARY = "canary-5e1f"
 
 
 def _plant(message: Message) -> None:
-    """The canary in every text but tenant_id, key and upload_id, which a status names as they are."""
+    """The canary in every text but tenant_id, keys and upload_id, which a status names as they are."""
     for field in message.DESCRIPTOR.fields:
+        if field.containing_oneof and not message.HasField(field.name):
+            continue  # it would mend a request that lacks it, or take another's place
         if field.type == field.TYPE_MESSAGE and not field.is_repeated and message.HasField(field.name):
             _plant(getattr(message, field.name))
-        elif field.type == field.TYPE_STRING and field.name not in {"tenant_id", "key", "upload_id"}:
+        elif field.type == field.TYPE_STRING and field.name not in {"tenant_id", "key", "keys", "upload_id"}:
             setattr(message, field.name, f"{_CANARY}\n")

@@ -5,7 +5,8 @@ A data key is 32 random bytes from KMS GenerateDataKey. While its lease lives it
 
 - FLOE uses it as its key. Its KDF inputs begin with the encoded parameters, whose first byte is 0; ours begin with the
   "k" of "keystow/v1/": no input of the one is ever an input of the other.
-- Ours are ``label || 0x00 || FLOE IV``. No label holds a zero byte, so no two (label, FLOE IV) pairs give one input.
+- Ours are ``label || 0x00 || FLOE IV``, or a salt in the IV's place. No label holds a zero byte, so no two pairs of
+  label and IV give one input.
 
 AES-256-GCM fails if one key ever sees one nonce twice with different plaintexts. It does not:
 
@@ -16,8 +17,10 @@ AES-256-GCM fails if one key ever sees one nonce twice with different plaintexts
 - Metadata and footer. Their keys are bound to the FLOE IV, hence to one object. The metadata is sealed once, with the
   header; the footer once for each stream that reaches its end. Each sealing draws a fresh random 96-bit nonce: for the
   handful of sealings under one key a repeat has probability below 2**-80.
+- Checkpoint tokens of exports. Their keys are bound to a salt of 256 random bits in the place of the FLOE IV, drawn
+  for each token, so a key seals one token, once; its nonce is random as well.
 
-The core is the AAD of all of them, so nothing sealed for one tenant, key and upload opens for another.
+The core is the AAD of all that an object holds, so nothing sealed for one tenant, key and upload opens for another.
 """
 
 from cryptography.hazmat.primitives.hashes import SHA384
@@ -41,5 +44,10 @@ def footer_key(data_key: bytes, floe_iv: bytes) -> bytes:
     return _expand(data_key, b"keystow/v1/footer", floe_iv)
 
 
-def _expand(data_key: bytes, label: bytes, floe_iv: bytes) -> bytes:
-    return HKDFExpand(SHA384(), _KEY_LENGTH, label + b"\0" + floe_iv).derive(data_key)
+def checkpoint_key(data_key: bytes, salt: bytes) -> bytes:
+    """The AES-256 key of one checkpoint token; ``salt`` is 32 fresh random bytes."""
+    return _expand(data_key, b"keystow/v1/checkpoint", salt)
+
+
+def _expand(data_key: bytes, label: bytes, salt: bytes) -> bytes:
+    return HKDFExpand(SHA384(), _KEY_LENGTH, label + b"\0" + salt).derive(data_key)

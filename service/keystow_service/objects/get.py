@@ -5,14 +5,14 @@ byte of a segment leaves before the segment verifies, and a whole read ends well
 that were committed.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import google_crc32c
 
 from keystow_service.envelope import crc32c, floe
-from keystow_service.envelope.layout import FOOTER_LENGTH, V1
+from keystow_service.envelope.layout import V1
 from keystow_service.envelope.sealing import Footer
 from keystow_service.envelope.tally import Tally
 from keystow_service.errors import RangeNotSatisfiableError
@@ -20,12 +20,8 @@ from keystow_service.model import ObjectInfo
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, GetCommand
 from keystow_service.objects.opening import ObjectOpening, OpenObject
-from keystow_service.objects.prefetch import prefetch
+from keystow_service.objects.segments import FIRST_READ, most_ahead, sealed_segments
 from keystow_service.ports import TenantRegistry
-
-_BLOCK_SEGMENTS = 4  # read from the store at once
-# Beyond the front: the first segment, and with it the whole of every object up to 1 MiB.
-_FIRST_READ = V1.sealed_segment + floe.SEGMENT_OVERHEAD + FOOTER_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +59,14 @@ class GetObject:
         """
         tenant = await self._registry.get(command.tenant_id)
         at_front = 0 <= command.offset < V1.segment
-        ahead = _FIRST_READ if at_front else 0
-        async with self._budget.reserve(ahead + self._read_ahead(command.length)) as reservation:
+        ahead = FIRST_READ if at_front else 0
+        async with self._budget.reserve(ahead + most_ahead(command.length, self._blocks_in_flight)) as reservation:
             opened = await self._opening(tenant, command.key, version_id=command.version_id, ahead=ahead)
             start, end, footer = await _resolve(opened, command)
-            reservation.resize(len(opened.head) + self._read_ahead(end - start))
+            reservation.resize(len(opened.head) + most_ahead(end - start, self._blocks_in_flight))
             async with aclosing(self._send(opened, start, end, footer)) as pieces:
                 async for piece in pieces:
                     yield piece
-
-    def _read_ahead(self, length: int | None) -> int:
-        """The most that is in memory of a range of ``length`` bytes, or of any."""
-        most = (self._blocks_in_flight + 1) * _BLOCK_SEGMENTS * V1.sealed_segment
-        return most if length is None else min(most, length + 2 * V1.sealed_segment)
 
     async def _send(
         self, opened: OpenObject, start: int, end: int, footer: Footer | None
@@ -83,7 +74,8 @@ class GetObject:
         announcement: Range | None = Range(opened.info(footer), start, end - start)
         checksum, tally = 0, Tally()
         whole = footer is not None and (start, end) == (0, footer.size)
-        async with aclosing(self._segments(opened, _segments_of(start, end, whole=whole))) as segments:
+        indices = _segments_of(start, end, whole=whole)
+        async with aclosing(sealed_segments(opened, indices, blocks_in_flight=self._blocks_in_flight)) as segments:
             async for index, sealed in segments:
                 await opened.key.hold()
                 plaintext = opened.opener.segment(index, sealed)
@@ -103,22 +95,6 @@ class GetObject:
         if whole and footer is not None:
             opened.opener.check_whole(tally, footer)
         yield RangeEnd(checksum)
-
-    async def _segments(self, opened: OpenObject, indices: range) -> AsyncGenerator[tuple[int, memoryview], None]:
-        """Sealed segments by index, read ahead in blocks."""
-        size = opened.opener.size
-
-        async def fetch(block: range) -> tuple[range, bytes]:
-            length = sum(V1.sealed_length(size, index) for index in block)
-            return block, await opened.read(V1.stored_offset(block.start), length)
-
-        async with aclosing(prefetch(_blocks(indices), fetch, depth=self._blocks_in_flight)) as blocks:
-            async for block, data in blocks:
-                view = memoryview(data)
-                for index in block:
-                    length = V1.sealed_length(size, index)
-                    yield index, view[:length]
-                    view = view[length:]
 
 
 async def _resolve(opened: OpenObject, command: GetCommand) -> tuple[int, int, Footer | None]:
@@ -141,11 +117,3 @@ def _segments_of(start: int, end: int, *, whole: bool) -> range:
     if start == end:
         return range(0)
     return range(V1.segment_at(start), V1.segment_at(end - 1) + 1)
-
-
-def _blocks(indices: range) -> Iterator[range]:
-    """The first segment alone, since it is the one waited for; then several together."""
-    if indices:
-        yield indices[:1]
-    for begin in range(1, len(indices), _BLOCK_SEGMENTS):
-        yield indices[begin : begin + _BLOCK_SEGMENTS]

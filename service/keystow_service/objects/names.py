@@ -15,11 +15,11 @@ from keystow_service.errors import RequestInvalidError, Violation
 from keystow_service.model import MAX_KEY_SIZE, ObjectKey, TenantId
 
 
-def parse_key(text: str) -> ObjectKey:
-    """A key that has a name. Raises RequestInvalidError for an empty key, or one too long."""
+def parse_key(text: str, *, field: str = "key") -> ObjectKey:
+    """A key that has a name. Raises RequestInvalidError, naming ``field``, for an empty key, or one too long."""
     if not text:
-        raise _invalid("key", "is empty")
-    _escape(text, "key")
+        raise _invalid(field, "is empty")
+    _escape(text, field)
     return ObjectKey(text)
 
 

@@ -20,12 +20,13 @@ from keystow_service.model import (
 )
 from keystow_service.objects.command import Chunk, Finish
 from keystow_service.objects.delete import DeleteObject
+from keystow_service.objects.export.export import ExportObjects
 from keystow_service.objects.get import GetObject
 from keystow_service.objects.list import ListObjects
 from keystow_service.objects.names import parse_key
 from keystow_service.objects.put import PutObject
 from keystow_service.objects.stat import StatObject
-from keystow_service.rpc import page_token, translate
+from keystow_service.rpc import page_token, translate, translate_export
 from keystow_service.rpc.call import current_call
 from keystow_service.rpc.interceptors import Context, readable
 
@@ -36,6 +37,7 @@ class ObjectUseCases:
 
     put: PutObject
     get: GetObject
+    export: ExportObjects
     stat: StatObject
     list: ListObjects
     delete: DeleteObject
@@ -95,7 +97,12 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
                     call.bytes_out += len(piece.data)
 
     async def Export(self, request: storage_pb2.ExportRequest, context: Context) -> None:  # type: ignore[override]
-        raise _not_yet("Export")
+        call = current_call.get()
+        async with aclosing(self._objects.export(translate_export.command(request, call.caller))) as pieces:
+            async for piece in pieces:
+                await self._send(context, translate_export.response(piece, call))
+                if isinstance(piece, Chunk):
+                    call.bytes_out += len(piece.data)
 
     async def Stat(self, request: storage_pb2.StatRequest, context: Context) -> storage_pb2.StatResponse:
         info = await self._objects.stat(

@@ -57,18 +57,24 @@ class _ArchiveFormat:
 class _ArchiveFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ArchiveFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ARCHIVE_FORMAT_UNSPECIFIED: _ArchiveFormat.ValueType  # 0
+    """As TAR."""
     ARCHIVE_FORMAT_TAR: _ArchiveFormat.ValueType  # 1
     """POSIX.1-2001 tar (pax), with checkpoints."""
     ARCHIVE_FORMAT_ZIP: _ArchiveFormat.ValueType  # 2
-    """Zip64; no checkpoints, at most 65,535 members."""
+    """Zip64, members stored; no checkpoints, at most 65,535 members with the manifest. More are refused, before anything
+    is sent if they are there when the export begins. Large objects are read twice.
+    """
 
 class ArchiveFormat(_ArchiveFormat, metaclass=_ArchiveFormatEnumTypeWrapper): ...
 
 ARCHIVE_FORMAT_UNSPECIFIED: ArchiveFormat.ValueType  # 0
+"""As TAR."""
 ARCHIVE_FORMAT_TAR: ArchiveFormat.ValueType  # 1
 """POSIX.1-2001 tar (pax), with checkpoints."""
 ARCHIVE_FORMAT_ZIP: ArchiveFormat.ValueType  # 2
-"""Zip64; no checkpoints, at most 65,535 members."""
+"""Zip64, members stored; no checkpoints, at most 65,535 members with the manifest. More are refused, before anything
+is sent if they are there when the export begins. Large objects are read twice.
+"""
 Global___ArchiveFormat: _TypeAlias = ArchiveFormat  # noqa: Y015
 
 class _ErrorPolicy:
@@ -78,23 +84,31 @@ class _ErrorPolicy:
 class _ErrorPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_POLICY_UNSPECIFIED: _ErrorPolicy.ValueType  # 0
+    """As STOP."""
     ERROR_POLICY_STOP: _ErrorPolicy.ValueType  # 1
-    """The first failing object ends the stream with its error."""
+    """The first failing object ends the stream with its error. An object that was deleted after the prefix's listing found
+    it is left out; one of the given keys that is not there is OBJECT_NOT_FOUND.
+    """
     ERROR_POLICY_CONTINUE: _ErrorPolicy.ValueType  # 2
-    """A damaged or vanished object becomes an ExportEntry with its status, and the summary says the export is
-    incomplete. Objects are verified whole before their member begins, large ones by reading them twice.
-    Failures of the tenant's key still end the stream.
+    """A damaged, archived or vanished object becomes an ExportEntry with its status, and the summary says the export is
+    incomplete. Objects are verified whole before their member begins, large ones by reading them twice; an empty Chunk
+    comes now and then meanwhile. Failures of the tenant's key, of the store, and of an object while its member is being
+    sent still end the stream.
     """
 
 class ErrorPolicy(_ErrorPolicy, metaclass=_ErrorPolicyEnumTypeWrapper): ...
 
 ERROR_POLICY_UNSPECIFIED: ErrorPolicy.ValueType  # 0
+"""As STOP."""
 ERROR_POLICY_STOP: ErrorPolicy.ValueType  # 1
-"""The first failing object ends the stream with its error."""
+"""The first failing object ends the stream with its error. An object that was deleted after the prefix's listing found
+it is left out; one of the given keys that is not there is OBJECT_NOT_FOUND.
+"""
 ERROR_POLICY_CONTINUE: ErrorPolicy.ValueType  # 2
-"""A damaged or vanished object becomes an ExportEntry with its status, and the summary says the export is
-incomplete. Objects are verified whole before their member begins, large ones by reading them twice.
-Failures of the tenant's key still end the stream.
+"""A damaged, archived or vanished object becomes an ExportEntry with its status, and the summary says the export is
+incomplete. Objects are verified whole before their member begins, large ones by reading them twice; an empty Chunk
+comes now and then meanwhile. Failures of the tenant's key, of the store, and of an object while its member is being
+sent still end the stream.
 """
 Global___ErrorPolicy: _TypeAlias = ErrorPolicy  # noqa: Y015
 
@@ -622,10 +636,12 @@ class ExportRequest(_message.Message):
     format: Global___ArchiveFormat.ValueType
     on_error: Global___ErrorPolicy.ValueType
     checkpoint_token: _builtins.bytes
-    """Continue after the last ExportCheckpoint of an interrupted tar export, with the same selection."""
+    """Continue after the last ExportCheckpoint of an interrupted tar export. Everything else in the request, and the
+    caller, must be as before. Offsets and archive_size go on from the checkpoint's archive_size.
+    """
     @_builtins.property
     def keys(self) -> Global___ObjectKeys:
-        """At least one."""
+        """1 to 4,000, none twice; exported in this order."""
 
     def __init__(
         self,
@@ -713,12 +729,12 @@ class ExportEntry(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     MEMBER_NAME_FIELD_NUMBER: _builtins.int
     member_name: _builtins.str
-    """The member's name: the key, made safe to unpack."""
+    """The member's name: the key, made safe to unpack. Empty if it is missing."""
     @_builtins.property
     def object(self) -> Global___ObjectInfo: ...
     @_builtins.property
     def status(self) -> _status_pb2.Status:
-        """OK, or why this object is missing from the archive."""
+        """OK, or why this object is missing from the archive; then of the object only tenant_id and key are set."""
 
     def __init__(
         self,
@@ -760,6 +776,10 @@ Global___ExportCheckpoint: _TypeAlias = ExportCheckpoint  # noqa: Y015
 
 @_typing.final
 class ExportSummary(_message.Message):
+    """ExportSummary ends the stream; one without it is incomplete. All but crc32c is of the whole archive, in a
+    continuation as well.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OBJECT_COUNT_FIELD_NUMBER: _builtins.int

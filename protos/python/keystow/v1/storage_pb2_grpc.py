@@ -122,7 +122,8 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """Export streams many objects as one archive: the Chunks, concatenated. Only verified members enter it.
+        """Export streams many objects as one archive: the Chunks, concatenated. Only verified members enter it. It holds what
+        stands when an object's turn comes: one that is replaced meanwhile enters in its newer version. See docs/export.md.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,9 @@ class StorageServiceStub:
     No byte is sent before it has been authenticated; a stream without GetFinish is incomplete.
     """
     Export: _grpc.UnaryStreamMultiCallable[_storage_pb2.ExportRequest, _storage_pb2.ExportResponse]
-    """Export streams many objects as one archive: the Chunks, concatenated. Only verified members enter it."""
+    """Export streams many objects as one archive: the Chunks, concatenated. Only verified members enter it. It holds what
+    stands when an object's turn comes: one that is replaced meanwhile enters in its newer version. See docs/export.md.
+    """
     Stat: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatRequest, _storage_pb2.StatResponse]
     """Stat describes one object without reading its content."""
     List: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListRequest, _storage_pb2.ListResponse]
@@ -90,7 +92,9 @@ class StorageServiceAsyncStub(StorageServiceStub):
     No byte is sent before it has been authenticated; a stream without GetFinish is incomplete.
     """
     Export: _aio.UnaryStreamMultiCallable[_storage_pb2.ExportRequest, _storage_pb2.ExportResponse]  # type: ignore[assignment]
-    """Export streams many objects as one archive: the Chunks, concatenated. Only verified members enter it."""
+    """Export streams many objects as one archive: the Chunks, concatenated. Only verified members enter it. It holds what
+    stands when an object's turn comes: one that is replaced meanwhile enters in its newer version. See docs/export.md.
+    """
     Stat: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatRequest, _storage_pb2.StatResponse]  # type: ignore[assignment]
     """Stat describes one object without reading its content."""
     List: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListRequest, _storage_pb2.ListResponse]  # type: ignore[assignment]
@@ -149,7 +153,9 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.ExportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_storage_pb2.ExportResponse], _abc.AsyncIterator[_storage_pb2.ExportResponse]]:
-        """Export streams many objects as one archive: the Chunks, concatenated. Only verified members enter it."""
+        """Export streams many objects as one archive: the Chunks, concatenated. Only verified members enter it. It holds what
+        stands when an object's turn comes: one that is replaced meanwhile enters in its newer version. See docs/export.md.
+        """
 
     @_abc_1.abstractmethod
     def Stat(
