@@ -91,4 +91,4 @@ def _plant(message: Message) -> None:
         if field.type == field.TYPE_MESSAGE and not field.is_repeated and message.HasField(field.name):
             _plant(getattr(message, field.name))
         elif field.type == field.TYPE_STRING and field.name not in {"tenant_id", "key", "keys", "upload_id"}:
-            setattr(message, field.name, f"{_CANARY}\n")
+            setattr(message, field.name, f"{_CANARY}\n" * 100)  # also too long for a prefix
