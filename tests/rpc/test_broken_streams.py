@@ -86,12 +86,14 @@ async def test_a_get_that_is_cancelled(server: Server, tenant: str) -> None:
     """A reader that has seen enough disturbs nobody: its call ends, and the object is there for the next."""
     data = content(4 * MIB)
     await put(server, tenant, "key", data)
-    with capture_logs() as log:
-        call = server.storage.Get(GetRequest(tenant_id=tenant, key="key"), timeout=TIMEOUT)
-        await call.read()
-        call.cancel()
-        await until(lambda: log != [])
-    assert [(entry["method"], entry["code"]) for entry in log] == [("Get", "CANCELLED")]
+    async with connected(server.address, NARROW_WINDOW) as channel:
+        with capture_logs() as log:
+            storage = storage_pb2_grpc.StorageServiceStub(channel)
+            call = storage.Get(GetRequest(tenant_id=tenant, key="key"), timeout=TIMEOUT)
+            await call.read()
+            call.cancel()
+            await until(lambda: log != [])
+    assert [(entry["event"], entry["method"], entry["code"]) for entry in log] == [("rpc", "Get", "CANCELLED")]
     assert (await get(server, tenant, "key")).data == data
 
 

@@ -156,8 +156,12 @@ async def _conduct(name: str, context: Context, calls: _CallsUnderWay, run: Call
         except KeystowError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - unmapped exceptions would reach the client as text
+            unexpected = InternalError(f"The service failed unexpectedly. Search its log for {call.request_id}.")
+            # When a client leaves, grpc.aio cancels its call; but a message under way may fail before that.
+            if isinstance(error, grpc.aio.InternalError) and not await _end(context, call, unexpected):
+                raise asyncio.CancelledError from None
+            failure = unexpected
             log.error("unexpected_exception", request_id=call.request_id, method=name, **_whereabouts(error))  # noqa: TRY400 - its text may hold secrets
-            failure = InternalError(f"The service failed unexpectedly. Search its log for {call.request_id}.")
         finally:
             log.info(
                 "rpc",
@@ -173,12 +177,25 @@ async def _conduct(name: str, context: Context, calls: _CallsUnderWay, run: Call
             )
         if failure is None:
             return answer
-        # A client that no longer reads keeps its status, and what was sent before it, in memory until it is gone, and
-        # grpc.aio cannot take that back: so the call goes on counting until then.
-        status = to_status(failure, request_id=call.request_id, about=call.about)
-        with suppress(grpc.aio.AbortError):
-            await context.abort_with_status(rpc_status.to_status(status))
+        await _end(context, call, failure)
         return None
+
+
+async def _end(context: Context, call: Call, failure: KeystowError) -> bool:
+    """End the call with its status. False if its client was gone before.
+
+    A client that no longer reads keeps its status, and what was sent before it, in memory until it is gone, and
+    grpc.aio cannot take that back: so this waits, and the call goes on counting until then.
+    """
+    if not context.done():
+        status = to_status(failure, request_id=call.request_id, about=call.about)
+        try:
+            await context.abort_with_status(rpc_status.to_status(status))
+        except grpc.aio.AbortError:
+            pass  # so grpc.aio says that it was sent
+        except grpc.aio.InternalError:
+            return False
+    return True
 
 
 def _field(message: Any, name: str) -> str:

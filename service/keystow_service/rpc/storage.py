@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,9 +174,16 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         async with self._stall_timeout("sent"):
             message = await context.read()
         if message is grpc.aio.EOF:
+            await self._expect_client(context)
             raise _out_of_order("The stream ended without PutFinish; nothing was stored.")
         request: storage_pb2.PutRequest = readable(message)
         return request
+
+    async def _expect_client(self, context: Context) -> None:
+        """Fail as any message does if the client is gone: reading takes that for the end of its messages."""
+        async with self._stall_timeout("read"):
+            with suppress(grpc.aio.UsageError):  # it was sent before
+                await context.send_initial_metadata(())
 
     async def _send(self, context: Context, message: Message) -> None:
         async with self._stall_timeout("read"):
