@@ -31,9 +31,11 @@ from keystow_service.objects.export.run import ExportPolicy
 from keystow_service.objects.get import GetObject
 from keystow_service.objects.list import ListObjects
 from keystow_service.objects.opening import ObjectOpening
-from keystow_service.objects.put import PutObject, PutPolicy
+from keystow_service.objects.put import PutObject
+from keystow_service.objects.resume import AbortPut, ResumePut
 from keystow_service.objects.standing import RepeatedPut
 from keystow_service.objects.stat import StatObject
+from keystow_service.objects.transfer import PutPolicy, Transfer
 from keystow_service.ports import Clock, Site, Sites
 from keystow_service.rpc.interceptors import CallInterceptor
 from keystow_service.rpc.storage import Limits, ObjectUseCases, StorageService
@@ -102,8 +104,9 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     budget = BufferBudget(settings.buffer_budget, settings.admission_timeout)
     opening = ObjectOpening(sites, keys)
     put_policy = PutPolicy(settings.deployment_id, settings.max_object_size, settings.parts_in_flight)
-    put = PutObject(registry, sites, keys, RepeatedPut(opening), budget, clock, put_policy)
-    stack.push_async_callback(put.aclose)
+    repeated = RepeatedPut(opening)
+    transfer = Transfer(repeated, clock, put_policy)
+    stack.push_async_callback(transfer.aclose)
     listing = ListObjects(registry, sites)
     export_policy = ExportPolicy(
         checkpoint_objects=settings.export_checkpoint_objects,
@@ -111,7 +114,9 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
         blocks_in_flight=settings.parts_in_flight,
     )
     objects = ObjectUseCases(
-        put=put,
+        put=PutObject(registry, sites, keys, repeated, budget, clock, transfer, put_policy),
+        resume=ResumePut(registry, sites, keys, repeated, budget, clock, transfer, put_policy),
+        abort_put=AbortPut(registry, sites, keys),
         get=GetObject(registry, opening, budget, blocks_in_flight=settings.parts_in_flight),
         export=ExportObjects(registry, listing, opening, keys, budget, export_policy),
         stat=StatObject(registry, opening),

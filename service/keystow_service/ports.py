@@ -1,10 +1,11 @@
 """What the use cases need from the world. Adapters implement these; tests/contract holds every adapter to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from keystow_service.envelope.part_chain import PartChain
 from keystow_service.errors import StoreMisconfiguredError
 from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, Tenant, TenantId
 
@@ -94,11 +95,57 @@ class Upload(Protocol):
         ...
 
 
+# Is told of each part that has become durable, in any order: its number from 1, its ETag, its size.
+PartObserver: TypeAlias = Callable[[int, str, int], None]
+
+
+class ResumableUpload(Protocol):
+    """An upload that outlives its writer: another process can go on with it from its id and its durable parts.
+
+    Several writers may do so at once. Each commits exactly the parts that it was given or wrote itself, or nothing.
+    """
+
+    @property
+    def id(self) -> str:
+        """How the store names the upload."""
+        ...
+
+    async def write(self, part: bytearray) -> None:
+        """As Upload.write. Also raises UploadExpiredError, UploadSupersededError."""
+        ...
+
+    async def commit(self, last: bytearray) -> StoredObject:
+        """As Upload.commit. Also raises UploadSupersededError: another writer has written one of the parts since."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop what is in flight. The upload stays. Safe to call at any time."""
+        ...
+
+
 class ObjectStore(Protocol):
     """Ciphertext under names. Names are safe relative paths (objects/names.py); order is their bytes' order."""
 
     def begin(self, name: str, condition: WriteCondition) -> Upload:
         """Prepare an upload. Nothing is sent before its first part."""
+        ...
+
+    async def begin_resumable(self, name: str, condition: WriteCondition, on_part: PartObserver) -> ResumableUpload:
+        """Begin an upload that stays until it is committed, discarded or reaped. Raises Store… errors."""
+        ...
+
+    async def resume(
+        self, name: str, condition: WriteCondition, upload_id: str, parts: PartChain, on_part: PartObserver
+    ) -> ResumableUpload:
+        """Go on with an upload after ``parts``, its first durable ones.
+
+        Raises UploadExpiredError (committed, discarded or reaped), UploadSupersededError (these are no longer its
+        parts), Store… errors.
+        """
+        ...
+
+    async def discard(self, name: str, upload_id: str) -> None:
+        """Remove every trace of a resumable upload, if there is one. Raises Store… errors."""
         ...
 
     async def head(self, name: str) -> StoredObject:

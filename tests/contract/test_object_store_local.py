@@ -12,6 +12,7 @@ import pytest
 from contract.object_store import ObjectStoreContract
 from contract.store_place import NAME, StoreProfile
 from keystow_service.adapters.local_store.files import StoreFiles
+from keystow_service.adapters.local_store.resumable import ResumableFiles
 from keystow_service.adapters.local_store.store import LocalStore
 from keystow_service.adapters.local_store.threads import Threads
 from keystow_service.ports import Absent, ObjectStore
@@ -65,7 +66,9 @@ class LocalPlace:
         self._threads = threads
         files = StoreFiles(root)
         files.prepare()
-        self.store: ObjectStore = LocalStore(files, Threads(threads), _PARTS_IN_FLIGHT)
+        resumable = ResumableFiles(files)
+        resumable.prepare()
+        self.store: ObjectStore = LocalStore(files, resumable, Threads(threads), _PARTS_IN_FLIGHT)
 
     def contents(self) -> dict[str, bytes]:
         """Each file outside of the store's own directory; pieces of long segments joined."""
@@ -75,7 +78,8 @@ class LocalPlace:
 
     def unfinished(self) -> Sequence[str]:
         """Files of uploads, and directories without objects."""
-        uploads = [path.name for path in (self.root / ".keystow" / "uploads").iterdir()]
+        own = self.root / ".keystow"
+        uploads = [path.name for path in (*(own / "uploads").iterdir(), *(own / "resumable").iterdir())]
         tree = [path for path in self.root.rglob("*") if ".keystow" not in path.parts]
         return uploads + [str(path) for path in tree if path.is_dir() and not any(path.iterdir())]
 

@@ -123,16 +123,16 @@ def test_the_writer_knows_size_and_checksum(case: tuple[bytes, list[bytes]]) -> 
     sha256 = hashlib.sha256(plaintext).digest()
     stored = b"".join([*parts, writer.finish(sha256)])
     assert writer.size == len(plaintext)
-    assert writer.crc32c == google_crc32c.value(plaintext)
+    assert writer.tally.crc32c == google_crc32c.value(plaintext)
     footer = open_object(stored).footer(stored[-FOOTER_LENGTH:])
-    assert (footer.size, footer.crc32c, footer.sha256) == (len(plaintext), writer.crc32c, sha256)
+    assert (footer.size, footer.crc32c, footer.sha256) == (len(plaintext), writer.tally.crc32c, sha256)
 
 
 def test_a_given_checksum_is_used() -> None:
     """The caller's CRC of a whole aligned chunk is believed: it has checked it, and the bytes are read once."""
     writer = begin()
     writer.feed(bytes(64), crc32c=123)
-    assert writer.crc32c == 123
+    assert writer.tally.crc32c == 123
 
 
 @pytest.mark.parametrize("size", [0, 1, 64, 65, PART])

@@ -31,8 +31,9 @@ from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, Finish, PutCommand
 from keystow_service.objects.names import object_name
 from keystow_service.objects.opening import ObjectOpening
-from keystow_service.objects.put import PutObject, PutPolicy
+from keystow_service.objects.put import PutObject
 from keystow_service.objects.standing import RepeatedPut
+from keystow_service.objects.transfer import PutPolicy, Transfer
 from keystow_service.ports import OutcomeUnknown, Site, StoredObject, Upload, WriteCondition
 
 REGION = "us-east-1"
@@ -108,9 +109,10 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         keys = DataKeys(sites, "test", clock, LeasePolicy(), KeyHealthBook(clock))
         repeated = RepeatedPut(ObjectOpening(sites, keys))
         policy = PutPolicy("test", max_object_size=GIB, parts_in_flight=2, commit_pause=0)
-        put = PutObject(registry, sites, keys, repeated, BufferBudget(GIB, 0), clock, policy)
+        transfer = Transfer(repeated, clock, policy)
+        put = PutObject(registry, sites, keys, repeated, BufferBudget(GIB, 0), clock, transfer, policy)
         yield World(put, lossy, clock, lambda: admin.disable(arn))
-        await put.aclose()
+        await transfer.aclose()
         await keys.aclose()
 
 

@@ -6,7 +6,7 @@ import google_crc32c
 import grpc
 from google.protobuf.message import Message
 
-from keystow.v1.storage_pb2 import WRITE_MODE_CREATE, PutHeader, PutRequest, PutSmallRequest
+from keystow.v1.storage_pb2 import WRITE_MODE_CREATE, AbortPutRequest, PutHeader, PutRequest, PutSmallRequest
 from rpc.rows import (
     BAD_KEYS,
     BAD_TENANT_IDS,
@@ -14,7 +14,6 @@ from rpc.rows import (
     UPLOAD_ID,
     Row,
     invalid,
-    not_implemented,
     tenant_not_found,
 )
 from rpc.wire import MIB, chunk, finish, header
@@ -36,6 +35,7 @@ def rows() -> Iterator[Row]:
     yield from _put_fields()
     yield from _common_fields()
     yield from _put_small_fields()
+    yield from _resume_tokens()
     yield from _unreadable()
 
 
@@ -97,6 +97,30 @@ def _sized(size: int) -> PutRequest:
     return header(TENANT, "key", size=size)
 
 
+def _resume_tokens() -> Iterator[Row]:
+    """What keystow never gave out: every test of bytes that it did give out is in test_resumable_put.py."""
+    tokens = {
+        "one byte": b"t",
+        "its magic alone": b"KSR1",
+        "a header that ends nowhere": b"KSR1\xff\xff",
+        "zeros": bytes(4096),
+        "right lengths, no header": b"KSR1\x00\x08" + bytes(8 + 74 + 64),
+        "64 KiB": b"KSR1\x00\x08" + bytes(1 << 16),
+    }
+    bad = _Code.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID", "restart"
+    for case, token in tokens.items():
+        begun = header(TENANT, "key", resume_token=token)
+        yield Row(f"Put: resume_token: {case}", "Put", (begun, CHUNK, FINISH), *bad)
+        request = AbortPutRequest(tenant_id=TENANT, key="key", upload_id=UPLOAD_ID, resume_token=token)
+        yield Row(f"AbortPut: resume_token: {case}", "AbortPut", (request,), *bad)
+    fields = {"tenant_id": TENANT, "key": "key", "upload_id": UPLOAD_ID, "resume_token": b"token"}
+    for field in fields:
+        request = AbortPutRequest(**{**fields, field: None})  # type: ignore[arg-type] # None leaves it out
+        yield invalid(f"AbortPut: no {field}", "AbortPut", request, violations=(field,))
+    nobody = AbortPutRequest(**{**fields, "tenant_id": "nobody"})  # type: ignore[arg-type] # of several types
+    yield tenant_not_found("AbortPut", nobody)
+
+
 def _put_fields() -> Iterator[Row]:
     def row(case: str, field: str, **fields: object) -> Row:
         return invalid(f"Put: {case}", "Put", header(TENANT, "key", **fields), CHUNK, FINISH, violations=(field,))
@@ -113,7 +137,6 @@ def _put_fields() -> Iterator[Row]:
         "write_mode": WRITE_MODE_CREATE,
         "if_version_id": "v",
         "verify_sha256": True,
-        "resumable": True,
     }
     for field, value in exclusive.items():
         yield row(f"resume_token with {field}", "resume_token", resume_token=b"token", **{field: value})
@@ -125,8 +148,6 @@ def _put_fields() -> Iterator[Row]:
     everything = header("", "", upload_id="", content_type="\n", size=-1, write_mode=99)
     violations = ("upload_id", "content_type", "size", "write_mode")
     yield invalid("Put: several fields at once", "Put", everything, violations=violations)
-    yield not_implemented("Put: resumable", "Put", header(TENANT, "key", resumable=True), CHUNK, FINISH)
-    yield not_implemented("Put: resume_token", "Put", header(TENANT, "key", resume_token=b"token"), CHUNK, FINISH)
 
 
 def _common_fields() -> Iterator[Row]:

@@ -9,7 +9,6 @@ import grpc
 from google.protobuf.message import Message
 
 from keystow.v1.storage_pb2 import (
-    AbortPutRequest,
     DeleteRequest,
     GetRequest,
     ListRequest,
@@ -46,7 +45,6 @@ def rows() -> Iterator[Row]:
             yield invalid(f"List: prefix: {case}", "List", listing, violations=("prefix",))
     yield from _pages("List", lambda **fields: ListRequest(tenant_id=TENANT, **fields))
     yield from _pages("ListTenants", ListTenantsRequest)
-    yield not_implemented("AbortPut", "AbortPut", AbortPutRequest(tenant_id=TENANT, key="k"))
     yield not_implemented("CheckKey", "CheckKey", CheckKeyRequest(tenant_id=TENANT))
     yield not_implemented("GetKeyPolicy", "GetKeyPolicy", GetKeyPolicyRequest(tenant_id=TENANT))
 

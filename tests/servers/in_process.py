@@ -50,8 +50,9 @@ class Server:
         return sorted(path for path in root.rglob("*") if path.is_file())
 
     def unfinished(self) -> list[Path]:
-        """The files of uploads under way on the local store."""
-        return sorted((self._store / ".keystow" / "uploads").iterdir())
+        """The files of uploads that are under way, or can be resumed, on the local store."""
+        own = self._store / ".keystow"
+        return sorted([*(own / "uploads").iterdir(), *(own / "resumable").iterdir()])
 
     @property
     def _store(self) -> Path:

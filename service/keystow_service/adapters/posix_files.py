@@ -23,7 +23,7 @@ def file_lock(path: Path) -> Iterator[None]:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _wait(descriptor, path)
+        lock(descriptor, path)
         yield
     finally:
         os.close(descriptor)
@@ -38,11 +38,13 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _wait(descriptor: int, path: Path) -> None:
+def lock(descriptor: int, path: Path, *, shared: bool = False) -> None:
+    """Wait for flock(2) on an open file; closing it lets go. Raises FileLockTimeoutError."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     deadline = time.monotonic() + _TIMEOUT
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise FileLockTimeoutError(

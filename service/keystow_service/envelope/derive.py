@@ -14,9 +14,11 @@ AES-256-GCM fails if one key ever sees one nonce twice with different plaintexts
   never share a segment key. Under one segment key every sealing draws a fresh random 96-bit IV, also when a resumed
   upload seals a position again with other bytes: nothing is ever derived from a position alone. Even if every segment
   of a 2**20 period were sealed eight times, that is 2**23 nonces: a repeat has probability below 2**-50.
-- Metadata and footer. Their keys are bound to the FLOE IV, hence to one object. The metadata is sealed once, with the
-  header; the footer once for each stream that reaches its end. Each sealing draws a fresh random 96-bit nonce: for the
-  handful of sealings under one key a repeat has probability below 2**-80.
+- Metadata, footer and resume tokens. Their keys are bound to the FLOE IV, hence to one object. The metadata is sealed
+  once, with the header; the footer once for each stream that reaches its end; a resume token at most once for each part
+  that a stream has made durable. Each sealing draws a fresh random 96-bit nonce: for the handful of metadata and
+  footers under one key a repeat has probability below 2**-80, and for tokens, were all 10,000 parts sent by a hundred
+  streams, below 2**-56.
 - Checkpoint tokens of exports. Their keys are bound to a salt of 256 random bits in the place of the FLOE IV, drawn
   for each token, so a key seals one token, once; its nonce is random as well.
 
@@ -42,6 +44,11 @@ def metadata_key(data_key: bytes, floe_iv: bytes) -> bytes:
 def footer_key(data_key: bytes, floe_iv: bytes) -> bytes:
     """The AES-256 key of an object's footer."""
     return _expand(data_key, b"keystow/v1/footer", floe_iv)
+
+
+def resume_token_key(data_key: bytes, floe_iv: bytes) -> bytes:
+    """The AES-256 key of the resume tokens of an object on its way."""
+    return _expand(data_key, b"keystow/v1/resume-token", floe_iv)
 
 
 def checkpoint_key(data_key: bytes, salt: bytes) -> bytes:

@@ -120,6 +120,14 @@ class Encryptor:
         cipher.encrypt_into(iv, plaintext, _SEGMENT_AAD.pack(position, final), view[_CIPHERTEXT_START:])
 
 
+def iv_of(parameters: Parameters, header: bytes) -> bytes:
+    """The FLOE IV in a header. Raises FloeError for a header of other parameters."""
+    encoded = parameters.encode()
+    if len(header) != HEADER_LENGTH or not header.startswith(encoded):
+        raise FloeError("the FLOE header is of other parameters")
+    return header[len(encoded) : -_HEADER_TAG_LENGTH]
+
+
 class Decryptor:
     """Opens the segments of one FLOE ciphertext, in any order.
 
@@ -127,10 +135,7 @@ class Decryptor:
     """
 
     def __init__(self, parameters: Parameters, key: bytes, aad: bytes, header: bytes) -> None:
-        encoded = parameters.encode()
-        if len(header) != HEADER_LENGTH or not header.startswith(encoded):
-            raise FloeError("the FLOE header is of other parameters")
-        self.iv = header[len(encoded) : -_HEADER_TAG_LENGTH]  # the FLOE IV
+        self.iv = iv_of(parameters, header)
         tag = header[-_HEADER_TAG_LENGTH:]
         self._parameters = parameters
         self._schedule = _Schedule(parameters, key, aad, self.iv)

@@ -13,6 +13,7 @@ import google_crc32c
 from keystow_service.envelope import derive, floe, header
 from keystow_service.envelope.header import Core, Wrap
 from keystow_service.envelope.layout import FOOTER_LENGTH, PartPlan
+from keystow_service.envelope.reader import Front
 from keystow_service.envelope.sealing import NONCE_LENGTH, Footer, Metadata, seal_footer, seal_metadata
 from keystow_service.envelope.tally import Tally
 from keystow_service.errors import ObjectTooLargeError, SizeMismatchError
@@ -35,7 +36,8 @@ class PartWriter:
     and in the end ``finish``, which gives the last part. A full part is taken only when a further byte is there, so the
     last part is never empty, and an object of exactly one part is one part.
 
-    What it holds between two segments is its tally, its part's number and that part.
+    What it holds between two segments is its tally, its part's number and that part: where no part is begun, another
+    writer can go on from tally and number alone (continue_object).
     """
 
     def __init__(
@@ -47,18 +49,24 @@ class PartWriter:
         footer_key: bytes,
         core: bytes,
         random: Random,
+        tally: Tally,
+        parts: int,
     ) -> None:
-        """``front`` goes before the first segment. See begin_object for the rest."""
+        """``front`` goes before the first segment. ``tally`` and ``parts`` are of what another writer has done.
+
+        See begin_object for the rest.
+        """
+        self.front = front
         self._plan = plan
         self._layout = plan.layout
-        self._front = front
+        self._unwritten_front = b"" if parts else front
         self._encryptor = encryptor
         self._footer_key = footer_key
         self._core = core
         self._random = random
-        self._tally = Tally()
-        self._part_number = 1
-        self._segments_left = plan.segments_in(1)
+        self._tally = tally
+        self._part_number = parts + 1
+        self._segments_left = plan.segments_in(self._part_number)
         self._part = bytearray()  # empty until its first segment is sealed
         self._used = 0
         # A BytesIO gives its bytes away without a copy, and google_crc32c takes nothing but bytes.
@@ -71,9 +79,9 @@ class PartWriter:
         return self._tally.size + self._carried
 
     @property
-    def crc32c(self) -> int:
-        """CRC32C of the plaintext of all segments sealed; after ``finish``, of the whole object."""
-        return self._tally.crc32c
+    def tally(self) -> Tally:
+        """Of the segments sealed: of all parts taken, until more is fed; after ``finish``, of the object."""
+        return self._tally
 
     def feed(self, chunk: bytes, start: int = 0, *, crc32c: int | None = None) -> int:
         """Take bytes of ``chunk`` from ``start`` up to the end of the current segment; say how many.
@@ -116,7 +124,7 @@ class PartWriter:
                 f"The object ends after {self.size} bytes; its header declared {self._plan.size}. Send the rest."
             )
         if not self._part:
-            self._open_part(len(self._front) + self._carried + floe.SEGMENT_OVERHEAD + FOOTER_LENGTH)
+            self._open_part(len(self._unwritten_front) + self._carried + floe.SEGMENT_OVERHEAD + FOOTER_LENGTH)
         self._carry.truncate(self._carried)
         self._carried = 0
         self._seal(self._carry.getvalue(), None, final=True)
@@ -143,17 +151,17 @@ class PartWriter:
     def _part_capacity(self) -> int:
         """Room for the part's full segments and, should no further byte come, an empty segment and the footer."""
         full = self._plan.segments_in(self._part_number) * self._layout.sealed_segment
-        capacity = len(self._front) + full + floe.SEGMENT_OVERHEAD + FOOTER_LENGTH
+        capacity = len(self._unwritten_front) + full + floe.SEGMENT_OVERHEAD + FOOTER_LENGTH
         if self._plan.size is None:
             return capacity
-        part_start = self._layout.stored_offset(self._layout.segment_at(self._tally.size)) - len(self._front)
+        part_start = self._layout.stored_offset(self._layout.segment_at(self._tally.size)) - len(self._unwritten_front)
         return min(capacity, self._layout.stored_size(self._plan.size) - part_start)
 
     def _open_part(self, capacity: int) -> None:
         self._part = bytearray(capacity)
         self._used = 0
-        self._next_bytes(len(self._front))[:] = self._front
-        self._front = b""
+        self._next_bytes(len(self._unwritten_front))[:] = self._unwritten_front
+        self._unwritten_front = b""
 
     def _next_bytes(self, length: int) -> memoryview:
         start = self._used
@@ -193,4 +201,28 @@ def begin_object(
         footer_key=derive.footer_key(data_key.plaintext, floe_iv),
         core=core_bytes,
         random=random,
+        tally=Tally(),
+        parts=0,
+    )
+
+
+def continue_object(
+    *, front: Front, stored_front: bytes, data_key: bytes, plan: PartPlan, tally: Tally, parts: int, random: Random
+) -> PartWriter:
+    """The writer for what follows ``parts`` durable parts, whose segments add up to ``tally``.
+
+    ``front`` is known to belong to ``data_key``; ``stored_front`` is the same as bytes. Every segment, also of a
+    position that was sealed before, draws its own IV from ``random``.
+    """
+    core = front.header.core_bytes
+    floe_iv = floe.iv_of(plan.layout.floe_parameters, front.floe_header)
+    return PartWriter(
+        plan=plan,
+        front=stored_front,
+        encryptor=floe.Encryptor(plan.layout.floe_parameters, data_key, derive.floe_aad(core), floe_iv),
+        footer_key=derive.footer_key(data_key, floe_iv),
+        core=core,
+        random=random,
+        tally=tally,
+        parts=parts,
     )

@@ -179,6 +179,17 @@ class DataKeys:
             keys.opened.move_to_end(wrapped)
         return HeldKey(DataKey(plaintext, wrapped), keys.opening, hold)
 
+    async def for_resuming(self, tenant: Tenant, wrapped: bytes) -> HeldKey:
+        """The data key of an object whose sealing goes on: unwrapped under the one lease, used under the other.
+
+        Raises as for_opening.
+        """
+        opened = await self.for_opening(tenant, wrapped)
+        keys = self._of(tenant)
+        hold = partial(self._hold_sealing, keys)
+        await hold()
+        return HeldKey(opened.data_key, keys.sealing, hold)
+
     async def aclose(self) -> None:
         """Stop renewing and forget every key."""
         tasks = list(self._tasks)

@@ -6,6 +6,7 @@ import google_crc32c
 
 from keystow_service.envelope import crc32c
 from keystow_service.envelope.layout import MAX_UNDECLARED_SIZE
+from keystow_service.envelope.tally import Tally
 from keystow_service.errors import (
     ChecksumMismatchError,
     ObjectTooLargeError,
@@ -13,15 +14,27 @@ from keystow_service.errors import (
     SizeMismatchError,
 )
 from keystow_service.objects.command import Chunk, Finish, PutCommand
+from keystow_service.objects.progress import LatestProgress
 
 
 class Intake:
     """Counts and sums the plaintext of one Put."""
 
-    def __init__(self, command: PutCommand, max_object_size: int) -> None:
-        """Raises ObjectTooLargeError for a declared size over ``max_object_size`` bytes."""
-        self.size = 0
-        self.crc32c = 0
+    def __init__(
+        self,
+        command: PutCommand,
+        max_object_size: int,
+        *,
+        before: Tally | None = None,
+        progress: LatestProgress | None = None,
+    ) -> None:
+        """``before`` is what earlier streams of the upload have made durable.
+
+        Raises ObjectTooLargeError for a declared size over ``max_object_size`` bytes.
+        """
+        self.size = before.size if before is not None else 0
+        self.crc32c = before.crc32c if before is not None else 0
+        self._progress = progress
         self._declared = command.size
         self._limit = max_object_size if command.size is not None else min(max_object_size, MAX_UNDECLARED_SIZE)
         self._sha256 = hashlib.sha256() if command.sha256 else None
@@ -39,9 +52,9 @@ class Intake:
         """
         if chunk.offset != self.size:
             raise OffsetMismatchError(
-                f"The chunk starts at {chunk.offset}, but {self.size} bytes have come. "
+                f"The chunk starts at {chunk.offset}, but the next byte is the one at {self.size}. "
                 "Send chunks in order, without gaps.",
-                persisted_size="0",
+                persisted_size=str(self._progress.persisted_size if self._progress is not None else 0),
             )
         checksum: int = google_crc32c.value(chunk.data)
         if chunk.crc32c not in (None, checksum):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import grpc
@@ -24,11 +25,14 @@ from keystow_service.objects.export.export import ExportObjects
 from keystow_service.objects.get import GetObject
 from keystow_service.objects.list import ListObjects
 from keystow_service.objects.names import parse_key
+from keystow_service.objects.progress import LatestProgress, Progress
 from keystow_service.objects.put import PutObject
+from keystow_service.objects.resume import AbortPut, ResumePut
 from keystow_service.objects.stat import StatObject
 from keystow_service.rpc import page_token, translate, translate_export
 from keystow_service.rpc.call import current_call
 from keystow_service.rpc.interceptors import Context, readable
+from keystow_service.rpc.progress import telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class ObjectUseCases:
     """What the service offers to do with objects."""
 
     put: PutObject
+    resume: ResumePut
+    abort_put: AbortPut
     get: GetObject
     export: ExportObjects
     stat: StatObject
@@ -71,9 +77,20 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
             raise _out_of_order("The first message of a Put must be its header.")
         header = message.header
         call.concerns(tenant_id=header.tenant_id, key=header.key, upload_id=header.upload_id)
-        command = translate.put_command(header, call.caller)
-        async with aclosing(self._content(context, sha256=command.sha256)) as content:
-            info = await self._objects.put(command, content)
+        progress = LatestProgress()
+
+        async def tell(latest: Progress) -> None:
+            await self._send(context, translate.put_progress(latest))
+
+        async with (
+            aclosing(self._content(context, sha256=header.verify_sha256)) as content,
+            telling(progress, tell, partial(self._receive, context)),
+        ):
+            if header.resume_token:
+                info = await self._objects.resume(translate.resume_command(header, call.caller), content, progress)
+            else:
+                command = translate.put_command(header, call.caller)
+                info = await self._objects.put(command, content, progress if header.resumable else None)
         await self._send(
             context, storage_pb2.PutResponse(result=storage_pb2.PutResult(object=translate.object_info(info)))
         )
@@ -136,7 +153,10 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         return storage_pb2.DeleteResponse()
 
     async def AbortPut(self, request: storage_pb2.AbortPutRequest, context: Context) -> storage_pb2.AbortPutResponse:
-        raise _not_yet("AbortPut")
+        call = current_call.get()
+        call.concerns(upload_id=request.upload_id)
+        await self._objects.abort_put(translate.abort_command(request, call.caller))
+        return storage_pb2.AbortPutResponse()
 
     async def GetServerInfo(
         self,

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from keystow.v1 import storage_pb2
 from keystow_service.envelope.sealing import user_metadata_size
-from keystow_service.errors import NotImplementedYetError, RequestInvalidError, Violation
+from keystow_service.errors import RequestInvalidError, Violation
 from keystow_service.model import (
     MAX_CHUNK_SIZE,
     MAX_CONTENT_TYPE_SIZE,
@@ -27,6 +27,8 @@ from keystow_service.model import (
 from keystow_service.objects.command import Chunk, Finish, GetCommand, PutCommand, WriteMode
 from keystow_service.objects.get import Range, RangeEnd
 from keystow_service.objects.names import parse_key
+from keystow_service.objects.progress import Progress
+from keystow_service.objects.resume import ResumeCommand
 
 _TENANT_ID = re.compile(r"[a-z][a-z0-9-]{2,62}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -65,20 +67,11 @@ def version_id(text: str, field: str = "version_id") -> str:
 
 
 def put_command(header: storage_pb2.PutHeader, caller: Caller) -> PutCommand:
-    """Also raises NotImplementedYetError for resumable uploads."""
+    """A new upload."""
     mode = _WRITE_MODES.get(header.write_mode)
-    resume_excludes = (
-        header.content_type,
-        header.metadata,
-        header.HasField("size"),
-        header.write_mode,
-        header.if_version_id,
-        header.verify_sha256,
-        header.resumable,
-    )
     require(
         [
-            (_UUID.fullmatch(header.upload_id) is not None, "upload_id", "must be a lower-case UUID"),
+            _upload_id_rule(header.upload_id),
             (
                 len(header.content_type) <= MAX_CONTENT_TYPE_SIZE
                 and _CONTENT_TYPE.fullmatch(header.content_type) is not None,
@@ -95,15 +88,8 @@ def put_command(header: storage_pb2.PutHeader, caller: Caller) -> PutCommand:
             (mode is not None, "write_mode", "must be a known WriteMode"),
             (not (header.if_version_id and header.write_mode), "if_version_id", "excludes write_mode"),
             (not (header.verify_sha256 and header.resumable), "verify_sha256", "excludes resumable"),
-            (
-                not (header.resume_token and any(resume_excludes)),
-                "resume_token",
-                "excludes all fields but tenant_id, key and upload_id",
-            ),
         ]
     )
-    if header.resumable or header.resume_token:
-        raise NotImplementedYetError("This server does not offer resumable uploads yet. Put without resumable.")
     return PutCommand(
         caller=caller,
         tenant_id=tenant_id(header.tenant_id),
@@ -116,6 +102,43 @@ def put_command(header: storage_pb2.PutHeader, caller: Caller) -> PutCommand:
         if_version_id=version_id(header.if_version_id, "if_version_id"),
         sha256=header.verify_sha256,
     )
+
+
+def resume_command(header: storage_pb2.PutHeader, caller: Caller) -> ResumeCommand:
+    """An upload to go on with."""
+    excluded = (
+        header.content_type,
+        header.metadata,
+        header.HasField("size"),
+        header.write_mode,
+        header.if_version_id,
+        header.verify_sha256,
+    )
+    rule = (not any(excluded), "resume_token", "excludes all fields but tenant_id, key, upload_id and resumable")
+    return _resume_command(header, caller, rule)
+
+
+def abort_command(request: storage_pb2.AbortPutRequest, caller: Caller) -> ResumeCommand:
+    """An upload to discard."""
+    rule = (request.resume_token != b"", "resume_token", "must be set: the last one that keystow gave for the upload")
+    return _resume_command(request, caller, rule)
+
+
+def _resume_command(
+    message: storage_pb2.PutHeader | storage_pb2.AbortPutRequest, caller: Caller, rule: tuple[bool, str, str]
+) -> ResumeCommand:
+    require([_upload_id_rule(message.upload_id), rule])
+    return ResumeCommand(
+        caller=caller,
+        tenant_id=tenant_id(message.tenant_id),
+        key=parse_key(message.key),
+        upload_id=UploadId(message.upload_id),
+        token=message.resume_token,
+    )
+
+
+def _upload_id_rule(upload_id: str) -> tuple[bool, str, str]:
+    return _UUID.fullmatch(upload_id) is not None, "upload_id", "must be a lower-case UUID"
 
 
 def put_small(request: storage_pb2.PutSmallRequest, caller: Caller) -> tuple[PutCommand, Chunk]:
@@ -170,6 +193,17 @@ def get_command(request: storage_pb2.GetRequest) -> GetCommand:
         version_id=version_id(request.version_id),
         offset=request.offset,
         length=request.length if request.HasField("length") else None,
+    )
+
+
+def put_progress(progress: Progress) -> storage_pb2.PutResponse:
+    """How far a Put has come."""
+    return storage_pb2.PutResponse(
+        progress=storage_pb2.UploadProgress(
+            persisted_size=progress.persisted_size,
+            resume_token=progress.resume_token,
+            expire_time=timestamp(progress.expire_time),
+        )
     )
 
 

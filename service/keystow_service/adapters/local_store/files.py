@@ -50,16 +50,16 @@ class StoreFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._own = self.root / ".keystow"
-        self._locks = self._own / "locks"
-        self._uploads = self._own / "uploads"
+        self.own = self.root / ".keystow"
+        self.locks = self.own / "locks"
+        self._uploads = self.own / "uploads"
 
     def prepare(self) -> None:
         """Make the directories that are missing, and remove what dead processes left unfinished."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self._own, self._locks, self._uploads):
+        for directory in (self.own, self.locks, self._uploads):
             directory.mkdir(mode=0o700, exist_ok=True)
-        sync_directory(self._own)
+        sync_directory(self.own)
         sync_directory(self.root)
         for path in self._uploads.iterdir():
             _remove_if_orphaned(path)
@@ -168,7 +168,7 @@ class StoreFiles:
         return self.root / relative_path(name)
 
     def _locked(self, name: str) -> AbstractContextManager[None]:
-        return file_lock(self._locks / f"{zlib.crc32(name.encode()) % _LOCKS:02x}")
+        return file_lock(self.locks / f"{zlib.crc32(name.encode()) % _LOCKS:02x}")
 
     def _link(self, source: Path, target: Path) -> None:
         """Exclusive create. A delete may prune the directories between their making and the link, so try again."""

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from keystow_service.adapters.local_store import listing
 from keystow_service.adapters.local_store.files import StoreFiles
+from keystow_service.adapters.local_store.resumable import ResumableFiles, Writer
+from keystow_service.adapters.local_store.resumable_upload import LocalResumableUpload
 from keystow_service.adapters.local_store.threads import Threads
 from keystow_service.adapters.local_store.upload import LocalUpload
-from keystow_service.ports import StoredObject, StoredRange, Upload, WriteCondition
+from keystow_service.envelope.part_chain import PartChain
+from keystow_service.ports import PartObserver, ResumableUpload, StoredObject, StoredRange, Upload, WriteCondition
 
 
 @asynccontextmanager
@@ -26,7 +29,9 @@ async def open_local_store(root: Path, *, parts_in_flight: int = 4, threads: int
         files = StoreFiles(root)
         jobs = Threads(executor)
         await jobs.start(files.prepare)
-        yield LocalStore(files, jobs, parts_in_flight)
+        resumable = ResumableFiles(files)
+        await jobs.start(resumable.prepare)
+        yield LocalStore(files, resumable, jobs, parts_in_flight)
     finally:
         await asyncio.to_thread(executor.shutdown)
 
@@ -34,14 +39,30 @@ async def open_local_store(root: Path, *, parts_in_flight: int = 4, threads: int
 class LocalStore:
     """An ObjectStore. ETags are the files' identities: restoring a copy of the directory gives objects new ones."""
 
-    def __init__(self, files: StoreFiles, threads: Threads, parts_in_flight: int) -> None:
+    def __init__(self, files: StoreFiles, resumable: ResumableFiles, threads: Threads, parts_in_flight: int) -> None:
         self._files = files
+        self._resumable = resumable
         self._threads = threads
         self._parts_in_flight = parts_in_flight
 
     def begin(self, name: str, condition: WriteCondition) -> Upload:
         """See the port."""
         return LocalUpload(self._files, self._threads, name, condition, self._parts_in_flight)
+
+    async def begin_resumable(self, name: str, condition: WriteCondition, on_part: PartObserver) -> ResumableUpload:
+        """See the port."""
+        return self._resumable_upload(await self._threads.start(self._resumable.begin), name, condition, on_part)
+
+    async def resume(
+        self, name: str, condition: WriteCondition, upload_id: str, parts: PartChain, on_part: PartObserver
+    ) -> ResumableUpload:
+        """See the port."""
+        writer = await self._threads.start(partial(self._resumable.take_over, upload_id, parts))
+        return self._resumable_upload(writer, name, condition, on_part)
+
+    async def discard(self, name: str, upload_id: str) -> None:  # noqa: ARG002 - S3 needs the name
+        """See the port."""
+        await self._threads.start(partial(self._resumable.discard, upload_id))
 
     async def head(self, name: str) -> StoredObject:
         """See the port."""
@@ -58,6 +79,13 @@ class LocalStore:
     async def delete(self, name: str, *, etag: str | None = None) -> None:
         """See the port."""
         await self._threads.start(partial(self._files.delete, name, etag))
+
+    def _resumable_upload(
+        self, writer: Writer, name: str, condition: WriteCondition, on_part: PartObserver
+    ) -> ResumableUpload:
+        return LocalResumableUpload(
+            self._resumable, self._threads, writer, name, condition, self._parts_in_flight, on_part
+        )
 
     def _list(self, prefix: str, start_after: str, limit: int) -> Sequence[StoredObject]:
         self._files.check()

@@ -48,10 +48,13 @@ RAISED = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, 
 # Codes that the callers give a meaning.
 NO_SUCH_KEY = "NoSuchKey"
 NO_SUCH_UPLOAD = "NoSuchUpload"
+INVALID_PART = "InvalidPart"
 PRECONDITION_FAILED = "PreconditionFailed"
 INVALID_RANGE = "InvalidRange"
 INVALID_OBJECT_STATE = "InvalidObjectState"
-_MEANT_FOR_CALLERS = frozenset({NO_SUCH_KEY, NO_SUCH_UPLOAD, PRECONDITION_FAILED, INVALID_RANGE, INVALID_OBJECT_STATE})
+_MEANT_FOR_CALLERS = frozenset(
+    {NO_SUCH_KEY, NO_SUCH_UPLOAD, INVALID_PART, PRECONDITION_FAILED, INVALID_RANGE, INVALID_OBJECT_STATE}
+)
 
 _SERVER_ERRORS = 500
 _SLOW_DOWN_STATUS = 503

@@ -12,10 +12,12 @@ from keystow_service.adapters.s3.faults import (
     PRECONDITION_FAILED,
     S3Fault,
 )
+from keystow_service.adapters.s3.multipart import MultipartUpload, create, remove
 from keystow_service.adapters.s3.reading import RangedRead
 from keystow_service.adapters.s3.upload import S3Upload
+from keystow_service.envelope.part_chain import PartChain
 from keystow_service.errors import ObjectArchivedError, ObjectChangedError, ObjectNotFoundError
-from keystow_service.ports import ConditionFailed, StoredObject, StoredRange, Upload, WriteCondition
+from keystow_service.ports import ConditionFailed, PartObserver, StoredObject, StoredRange, Upload, WriteCondition
 
 _MAX_KEYS = 1000  # of one ListObjectsV2
 
@@ -34,6 +36,23 @@ class S3Store:
     def begin(self, name: str, condition: WriteCondition) -> Upload:
         """See the port."""
         return S3Upload(self._bucket, name, condition, self._parts_in_flight)
+
+    async def begin_resumable(self, name: str, condition: WriteCondition, on_part: PartObserver) -> MultipartUpload:
+        """See the port."""
+        upload_id = await create(self._bucket, name)
+        return MultipartUpload(self._bucket, name, upload_id, condition, self._parts_in_flight, on_part)
+
+    async def resume(
+        self, name: str, condition: WriteCondition, upload_id: str, parts: PartChain, on_part: PartObserver
+    ) -> MultipartUpload:
+        """See the port."""
+        upload = MultipartUpload(self._bucket, name, upload_id, condition, self._parts_in_flight, on_part)
+        await upload.take_over(parts)
+        return upload
+
+    async def discard(self, name: str, upload_id: str) -> None:
+        """See the port."""
+        await remove(self._bucket, name, upload_id)
 
     async def head(self, name: str) -> StoredObject:
         """See the port.

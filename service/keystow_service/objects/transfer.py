@@ -1,0 +1,217 @@
+"""From a stream of chunks to a committed object: what a new Put and a resumed one have in common.
+
+The bytes' way: chunk → intake (order, checksums) → part writer (segments sealed into the part) → upload (parts in
+flight) → conditional commit. The lease is held before every segment and before the commit.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from keystow_service.envelope.header import Core
+from keystow_service.envelope.layout import MIN_PART_SIZE
+from keystow_service.envelope.writer import PartWriter
+from keystow_service.errors import (
+    KeystowError,
+    ObjectExistsError,
+    StoreUnavailableError,
+    UploadExpiredError,
+    VersionMismatchError,
+    WriteConflictError,
+)
+from keystow_service.keys.leases import HeldKey
+from keystow_service.model import ObjectInfo, Tenant
+from keystow_service.objects.budget import Reservation
+from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode
+from keystow_service.objects.intake import Intake
+from keystow_service.objects.progress import ResumePoints
+from keystow_service.objects.standing import RepeatedPut, Standing, look
+from keystow_service.ports import (
+    Clock,
+    ConditionFailed,
+    ObjectStore,
+    OutcomeUnknown,
+    ResumableUpload,
+    StoredObject,
+    Upload,
+)
+
+log = structlog.get_logger(__name__)
+
+_COMMIT_ATTEMPTS = 4
+_LEAVE_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PutPolicy:
+    """What holds for every Put. ``max_object_size`` in bytes, ``commit_pause`` in seconds."""
+
+    deployment_id: str
+    max_object_size: int
+    parts_in_flight: int
+    commit_pause: float = 0.2
+
+    def buffers(self, part_size: int) -> int:
+        """As many parts of the usual size as may be in flight, or one larger one; and the one being filled."""
+        return max(part_size + self.parts_in_flight * MIN_PART_SIZE, 2 * part_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What one stream of a Put works with."""
+
+    command: PutCommand
+    tenant: Tenant
+    store: ObjectStore
+    core: Core
+    held: HeldKey
+    writer: PartWriter
+    intake: Intake
+    upload: Upload | ResumableUpload
+    leave: Callable[[], Awaitable[None]]  # the upload, when the stream ends without a commit
+    points: ResumePoints | None = None  # where the upload is resumable
+
+
+class Transfer:
+    """See the module."""
+
+    def __init__(self, repeated: RepeatedPut, clock: Clock, policy: PutPolicy) -> None:
+        self._repeated = repeated
+        self._clock = clock
+        self._policy = policy
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    async def __call__(
+        self,
+        stream: Stream,
+        content: AsyncIterator[Chunk | Finish],
+        reservation: Reservation,
+    ) -> ObjectInfo:
+        """Store what ``content`` gives up to its Finish, and answer what was stored.
+
+        Raises ObjectExists…, VersionMismatch…, WriteConflict…, UploadIdReused…, UploadExpired…, UploadSuperseded…, the
+        errors of Intake, KeyRefusal, Kms… and Store… errors.
+        """
+        committed: StoredObject | Standing | None = None
+        try:
+            await self._fill(stream, content, reservation)
+            await stream.held.hold()
+            committed = await self._commit(stream, stream.writer.finish(stream.intake.sha256))
+        finally:
+            if not isinstance(committed, StoredObject):
+                await self._leave(stream)
+        if isinstance(committed, StoredObject):
+            return _info(stream, committed)
+        return await self._repeated.confirm(stream.tenant, stream.store, committed, stream.command, stream.intake)
+
+    async def aclose(self) -> None:
+        """Wait for the uploads that are being left."""
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    async def _fill(
+        self,
+        stream: Stream,
+        content: AsyncIterator[Chunk | Finish],
+        reservation: Reservation,
+    ) -> None:
+        """Seal everything that comes. Full parts go to the store, which makes this wait while many are in flight."""
+        intake, writer, points = stream.intake, stream.writer, stream.points
+        part_size = 0
+        async for message in content:
+            if isinstance(message, Finish):
+                intake.finish(message)
+                return
+            checksum = intake.take(message)
+            start = 0
+            while start < len(message.data):
+                if (part := writer.take_full_part()) is not None:
+                    if len(part) > part_size:  # without a declared size parts grow
+                        part_size = len(part)
+                        reservation.resize(self._policy.buffers(part_size))
+                    if points is not None:
+                        points.require_time(self._clock.now())
+                        points.handing_over(writer.tally)
+                    await stream.upload.write(part)
+                await stream.held.hold()
+                start += writer.feed(message.data, start, crc32c=checksum)
+
+    async def _commit(self, stream: Stream, last: bytearray) -> StoredObject | Standing:
+        """Commit once. After an answer that was lost or is in doubt, look before doing anything else.
+
+        Gives what was committed now, or what stands there of this very upload: of a commit whose answer was lost, or
+        of another stream that continued it.
+        """
+        command = stream.command
+        for attempt in range(_COMMIT_ATTEMPTS):
+            if attempt:
+                pause = self._policy.commit_pause * random.uniform(1, 2) * 2**attempt  # noqa: S311 - jitter
+                await asyncio.sleep(pause)
+            await stream.held.hold()
+            refusal: KeystowError | None = None
+            try:
+                return await stream.upload.commit(last)
+            except ConditionFailed:
+                refusal = conflict(command)
+            except UploadExpiredError as error:
+                refusal = error
+            except OutcomeUnknown:
+                pass
+            standing = await look(stream.store, stream.tenant, command.key)
+            if standing is not None and standing.written_by(command):
+                return standing
+            if refusal is not None:
+                raise refusal
+        raise StoreUnavailableError(
+            "The store did not say whether the object was committed. Repeat the Put with its upload_id: "
+            "it answers what stands, or stores the object."
+        )
+
+    async def _leave(self, stream: Stream) -> None:
+        """End what was begun, also while this very task is being cancelled, but not for ever.
+
+        Of an upload that cannot be resumed nothing stays; from the first token on, only AbortPut and the reaper may
+        remove one that can.
+        """
+
+        async def leave() -> None:
+            try:
+                async with asyncio.timeout(_LEAVE_TIMEOUT):
+                    await stream.leave()
+            except Exception as error:  # noqa: BLE001 - it must not stand in the place of what ended the Put
+                log.warning("upload_not_aborted", reason=getattr(error, "reason", type(error).__name__))
+
+        task = asyncio.create_task(leave())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        await asyncio.shield(task)
+
+
+def conflict(command: PutCommand) -> KeystowError:
+    """Something else stands at the key than may."""
+    match command.mode:
+        case WriteMode.CREATE:
+            return ObjectExistsError("An object has this key. Use another key, or WRITE_MODE_OVERWRITE to replace it.")
+        case WriteMode.IF_VERSION:
+            return VersionMismatchError("The current version is another than if_version_id. Stat it and decide anew.")
+        case WriteMode.OVERWRITE:
+            return WriteConflictError("The object was replaced or deleted while this Put ran. Put it again.")
+
+
+def _info(stream: Stream, stored: StoredObject) -> ObjectInfo:
+    command, intake = stream.command, stream.intake
+    return ObjectInfo(
+        tenant_id=command.tenant_id,
+        key=command.key,
+        version_id=stored.etag,
+        size=intake.size,
+        stored_size=stored.size,
+        create_time=stream.core.create_time,
+        crc32c=intake.crc32c,
+        sha256=intake.sha256,
+        content_type=command.content_type,
+        metadata=command.metadata,
+        kms_key_arn=stream.tenant.key_arn.text,
+    )
