@@ -104,7 +104,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path("data")
     # Part of every KMS encryption context: never change it while objects exist.
     deployment_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "local"
-    registry_url: SecretStr | None = None  # holds a password, with most databases
+    # sqlite+aiosqlite:///FILE (by default registry.db in data_dir), or postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE.
+    registry_url: SecretStr | None = None
     data_centers: dict[Name, DataCenterSettings] = Field(default_factory=lambda: dict(_this_machine()), min_length=1)
 
     lease_refresh: Annotated[float, Field(gt=0)] = 30.0

@@ -1,6 +1,7 @@
 """What every TenantRegistry must do. A registry joins with the fixture ``registry``."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import uuid4
@@ -25,6 +26,29 @@ def new_tenant(tenant_id: str, management: KeyManagement = KeyManagement.SELF, a
         data_center="uk",
         create_time=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
     )
+
+
+class TakingTurns:
+    """Two openings of one database, asked in turn: what one writes the other must read."""
+
+    def __init__(self, *registries: TenantRegistry) -> None:
+        self._registries = list(registries)
+
+    def _next(self) -> TenantRegistry:
+        self._registries.append(self._registries.pop(0))
+        return self._registries[-1]
+
+    async def get(self, tenant_id: TenantId) -> Tenant:
+        return await self._next().get(tenant_id)
+
+    async def add(self, tenant: Tenant) -> Tenant:
+        return await self._next().add(tenant)
+
+    async def key_owner(self, arn: KeyArn) -> TenantId | None:
+        return await self._next().key_owner(arn)
+
+    async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:
+        return await self._next().list(start_after=start_after, limit=limit)
 
 
 class RegistryContract:

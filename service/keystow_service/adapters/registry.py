@@ -5,17 +5,12 @@ because the database's own constraints decide; and what the database cannot answ
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import structlog
-from alembic.util import CommandError
 from sqlalchemy import (
-    URL,
     CheckConstraint,
     Column,
     DateTime,
@@ -23,35 +18,21 @@ from sqlalchemy import (
     Executable,
     Index,
     MetaData,
-    NullPool,
     RowMapping,
     String,
     Table,
     Text,
     TypeDecorator,
-    create_engine,
     insert,
-    make_url,
     select,
     text,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InvalidRequestError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keystow_service.adapters import migrations
-from keystow_service.adapters.posix_files import FileLockTimeoutError, file_lock
-from keystow_service.errors import (
-    KmsKeyInUseError,
-    RegistryUnavailableError,
-    TenantExistsError,
-    TenantNotFoundError,
-)
+from keystow_service.adapters.registry_database import explained, open_database
+from keystow_service.errors import KmsKeyInUseError, TenantExistsError, TenantNotFoundError
 from keystow_service.model import KeyArn, KeyManagement, Tenant, TenantId
-
-log = structlog.get_logger(__name__)
-
-_BUSY_TIMEOUT = 5.0  # seconds that SQLite waits for another process's write
-_POOL_TIMEOUT = 5.0  # seconds for a free connection
 
 
 class _UtcDateTime(TypeDecorator[datetime]):
@@ -95,19 +76,13 @@ _tenants = Table(
 
 @asynccontextmanager
 async def open_registry(url: str) -> AsyncIterator["SqlRegistry"]:
-    """The registry at a SQLAlchemy URL, such as sqlite+aiosqlite:///data/registry.db.
+    """The registry at a SQLAlchemy URL: sqlite+aiosqlite:///data/registry.db, postgresql+asyncpg://user:password@host/name.
 
-    A SQLite database is made on first use and brought up to this release's schema, by one process at a time; any other
-    database must be up to date. Raises RegistryUnavailableError.
+    Its schema is made on first use and brought up to this release's, by one process at a time. Raises
+    RegistryUnavailableError, whose message is the operator's.
     """
-    engine = await _connect(url)
-    registry = SqlRegistry(engine)
+    registry = SqlRegistry(await open_database(url))
     try:
-        with _explained():
-            async with engine.connect() as connection:
-                current = await connection.run_sync(migrations.is_current)
-        if not current:
-            raise RegistryUnavailableError("The tenant registry's schema is of another release. Migrate it first.")
         yield registry
     finally:
         await registry.aclose()
@@ -179,8 +154,8 @@ class SqlRegistry:
     async def _ask(self, statement: Executable) -> Sequence[RowMapping]:
         """Run a statement to its end, also when the caller is cancelled.
 
-        Else SQLAlchemy throws the connection away, and aiosqlite leaks one that it is just opening. The timeouts of the
-        pool and of SQLite bound it. Raises IntegrityError, RegistryUnavailableError.
+        Else SQLAlchemy throws the connection away, and aiosqlite leaks one that it is just opening. The timeouts of
+        registry_database bound it. Raises IntegrityError, RegistryUnavailableError.
         """
         task = asyncio.create_task(self._execute(statement))
         self._asking.add(task)
@@ -194,7 +169,7 @@ class SqlRegistry:
             task.exception()  # nobody else may look
 
     async def _execute(self, statement: Executable) -> Sequence[RowMapping]:
-        with _explained():
+        with explained():
             async with self._engine.begin() as connection:
                 result = await connection.execute(statement)
                 return result.mappings().all() if result.returns_rows else ()
@@ -220,66 +195,3 @@ def _from_row(row: RowMapping) -> Tenant:
         data_center=row["data_center"],
         create_time=row["create_time"],
     )
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Whatever keeps the database from answering becomes RegistryUnavailableError; symbols only go to the log."""
-    try:
-        yield
-    except IntegrityError:
-        raise  # an answer
-    except (SQLAlchemyError, OSError) as error:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        log.error(  # noqa: TRY400 - a traceback would carry the statement's values
-            "registry.unavailable",
-            kind=type(cause).__name__,
-            code=getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None),
-        )
-        raise RegistryUnavailableError("The tenant registry does not answer. Try again.", retry_after=1.0) from None
-
-
-# --- Opening ----------------------------------------------------------------------------------------------------------
-
-
-async def _connect(text_of_url: str) -> AsyncEngine:
-    """SQLAlchemy's own messages quote the URL, and with it a password: none of them is passed on."""
-    try:
-        url = make_url(text_of_url)
-        if url.get_backend_name() != "sqlite":
-            return create_async_engine(url, pool_timeout=_POOL_TIMEOUT)
-        await asyncio.to_thread(_prepare_sqlite, url)
-        return create_async_engine(
-            url.set(drivername="sqlite+aiosqlite"),
-            pool_timeout=_POOL_TIMEOUT,
-            connect_args={"timeout": _BUSY_TIMEOUT},
-        )
-    except (ArgumentError, InvalidRequestError):
-        raise RegistryUnavailableError("The tenant registry's URL names no asyncio driver of SQLAlchemy.") from None
-    except ImportError:
-        raise RegistryUnavailableError("The driver that the tenant registry's URL names is not installed.") from None
-    except FileLockTimeoutError as error:
-        raise RegistryUnavailableError(str(error)) from None
-
-
-def _prepare_sqlite(url: URL) -> None:
-    """Make or upgrade the database. Blocks."""
-    if not url.database:
-        raise RegistryUnavailableError("The tenant registry must be a file: its URL names none.")
-    path = Path(url.database)
-    engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool)
-    with _explained():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with file_lock(path.with_name(path.name + ".lock")):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            with engine.begin() as connection:
-                # Readers never wait for a writer. Kept in the file, so that it is set here, where nobody else is.
-                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-                # Python's sqlite3 begins no transaction before DDL; a crash must not leave half a schema.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                try:
-                    migrations.upgrade(connection)
-                except CommandError:
-                    raise RegistryUnavailableError(
-                        f"The tenant registry {path} was written by a later release. Run that one."
-                    ) from None
