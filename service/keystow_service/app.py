@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -13,6 +14,7 @@ from keystow.v1 import storage_pb2, storage_pb2_grpc, tenants_pb2, tenants_pb2_g
 from keystow_service.adapters.cached_registry import CachedRegistry
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.keyring_admin import KeyringAdmin
+from keystow_service.adapters.keyring_loss import refuse_lost_keyring
 from keystow_service.adapters.kms import open_kms
 from keystow_service.adapters.local_keyring import open_local_keyring
 from keystow_service.adapters.local_store import open_local_store
@@ -89,10 +91,12 @@ async def open_server(settings: Settings) -> AsyncIterator[str]:
 async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[StorageService, TenantService]:
     clock = SystemClock()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    sites = await _open_sites(settings, clock, stack)
     registry = CachedRegistry(
         await stack.enter_async_context(open_registry(_registry_url(settings))), ttl=_REGISTRY_CACHE_TTL, clock=clock
     )
+    if not all(place.bucket for place in settings.data_centers.values()):
+        await refuse_lost_keyring(_keyring(settings), settings.data_dir / "stores", registry)
+    sites = await _open_sites(settings, clock, stack)
     key_health = KeyHealthBook(clock)
     lease_policy = LeasePolicy(
         refresh=settings.lease_refresh,
@@ -140,6 +144,10 @@ def _registry_url(settings: Settings) -> str:
     return f"sqlite+aiosqlite:///{settings.data_dir.absolute() / 'registry.db'}"
 
 
+def _keyring(settings: Settings) -> Path:
+    return settings.data_dir / "keyring" / "keyring.json"
+
+
 async def _open_sites(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Sites:
     """Every data centre: on AWS where it has a bucket, else on this machine."""
     sites = {}
@@ -153,8 +161,8 @@ async def _open_sites(settings: Settings, clock: Clock, stack: AsyncExitStack) -
 async def _open_here(
     data_center: DataCenter, _: DataCenterSettings, settings: Settings, clock: Clock, stack: AsyncExitStack
 ) -> Site:
-    folder = settings.data_dir / "keyring"
-    paths = folder / "keyring.json", folder / "root.key"
+    keyring_path = _keyring(settings)
+    paths = keyring_path, keyring_path.with_name("root.key")
     admin = KeyringAdmin(*paths, clock)
     provider_key = await asyncio.to_thread(admin.ensure_provider_key, data_center.region)
     keyring = await asyncio.to_thread(open_local_keyring, *paths, clock)

@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     # Without TLS and authentication anyone who reaches the port reads everything: loopback only, unless this is true.
     listen_insecurely_beyond_loopback: bool = False
     data_dir: Path = Path("data")
-    # Part of every KMS encryption context: never change it while objects exist.
+    # Part of every KMS encryption context: never change it while objects exist. With a bucket it has no default.
     deployment_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "local"
     # sqlite+aiosqlite:///FILE (by default registry.db in data_dir), or postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE.
     registry_url: SecretStr | None = None
@@ -131,6 +131,11 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.lease_refresh >= self.lease_bound:
             raise ValueError(f"lease_refresh ({self.lease_refresh}) must be less than lease_bound ({self.lease_bound})")
+        if "deployment_id" not in self.model_fields_set and any(place.bucket for place in self.data_centers.values()):
+            raise ValueError(
+                "deployment_id is missing: it is part of every KMS encryption context, so it must be chosen before the "
+                'first object, and never change. Name this deployment, for example deployment_id = "prod"'
+            )
         host, _, port = self.listen.rpartition(":")
         if int(port) > _MAX_PORT:
             raise ValueError(f"listen is {self.listen}, and ports end at {_MAX_PORT}")

@@ -14,6 +14,7 @@ from keystow_service.cli import app
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 AWS = f"""
+deployment_id = "prod"
 [data_centers.eu]
 region = "eu-central-1"
 bucket = "backups"
@@ -53,6 +54,15 @@ WRONG = {
     "listen: a name that looks like loopback": Wrong("beyond loopback", 'listen = "127.0.0.1.example:50051"'),
     "listen, as a variable": Wrong("beyond loopback", environment={"KEYSTOW_LISTEN": "10.0.0.1:1"}),
     "deployment_id": Wrong("deployment_id: ", 'deployment_id = "Production"'),
+    "no deployment_id": Wrong("deployment_id is missing", AWS.replace('deployment_id = "prod"', "")),
+    "no deployment_id, all in variables": Wrong(
+        "deployment_id is missing",
+        environment={
+            "KEYSTOW_DATA_CENTERS__EU__REGION": "eu-central-1",
+            "KEYSTOW_DATA_CENTERS__EU__BUCKET": "backups",
+            "KEYSTOW_DATA_CENTERS__EU__PROVIDER_KEY_ARN": ARN,
+        },
+    ),
     "no data centres": Wrong("data_centers: ", "data_centers = {}"),
     "name of a data centre": Wrong("data_centers.E U", '[data_centers."E U"]\nregion = "eu-west-1"'),
     "no region": Wrong("data_centers.eu.region: ", "[data_centers.eu]"),
@@ -173,6 +183,12 @@ def test_data_centres_as_json(tmp_path: Path) -> None:
         "data_centers.eu: eu-west-1, this machine",
         "data_centers.us: us-east-1, this machine",
     ]
+
+
+def test_a_deployment_id_may_be_a_variable(tmp_path: Path) -> None:
+    """Chosen is chosen, also if it is the name that deployments without a bucket have by themselves."""
+    result = check_config(tmp_path, AWS.replace('deployment_id = "prod"', ""), KEYSTOW_DEPLOYMENT_ID="local")
+    assert result.exit_code == 0
 
 
 def test_serve_refuses_the_same(tmp_path: Path) -> None:

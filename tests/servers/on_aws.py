@@ -73,5 +73,5 @@ async def serving_on_aws(
             s3_endpoint=moto.endpoint,
             kms_endpoint=moto.endpoint,
         )
-        async with serving(data_dir, data_centers={DATA_CENTER: place}) as server:
+        async with serving(data_dir, deployment_id="tests", data_centers={DATA_CENTER: place}) as server:
             yield server, Bucket(s3, name)

@@ -23,7 +23,7 @@ MAX_WAITING_DAYS = 30
 
 ANY_TENANT = "*"
 
-_ACCOUNT = "000000000000"
+ACCOUNT = "000000000000"  # in the ARNs of all local keys, and of no AWS account
 _MATERIAL_SIZE = 32
 _TENANT = re.compile(r"[a-z][a-z0-9-]{2,62}|\*")
 
@@ -137,7 +137,7 @@ class KeyringAdmin:
 
 def _new_arn(region: str) -> KeyArn:
     """Raises KmsKeyArnInvalidError."""
-    return KeyArn.parse(f"arn:aws:kms:{region}:{_ACCOUNT}:key/{uuid4()}")
+    return KeyArn.parse(f"arn:aws:kms:{region}:{ACCOUNT}:key/{uuid4()}")
 
 
 def _not_pending(key: KeyRecord) -> KeyRecord:

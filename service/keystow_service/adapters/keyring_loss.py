@@ -1,0 +1,48 @@
+"""A keyring that is missing where there is data under its keys is lost, not new: the promise is not to begin another.
+
+A new one would take new backups, and call the keys of all older ones deleted.
+"""
+
+import asyncio
+from pathlib import Path
+
+from keystow_service.adapters.keyring_admin import ACCOUNT
+from keystow_service.adapters.local_store import has_objects
+from keystow_service.adapters.root_key import KeyringError
+from keystow_service.ports import TenantRegistry
+
+_PAGE = 1_000
+
+
+async def refuse_lost_keyring(keyring: Path, stores: Path, registry: TenantRegistry) -> None:
+    """Return if the keyring is there, or nothing needs it yet. ``stores`` holds the local store of each data centre.
+
+    Raises KeyringError, RegistryUnavailableError.
+    """
+    if await asyncio.to_thread(keyring.exists):
+        return
+    if await _has_tenants(registry):
+        found = "the registry has tenants whose keys were in it"
+    elif await asyncio.to_thread(_any_objects, stores):
+        found = f"there are objects in {stores}"
+    else:
+        return
+    if not await asyncio.to_thread(keyring.exists):  # else another process has begun since
+        raise KeyringError(
+            f"The keyring {keyring} is missing, but {found}. Restore {keyring.parent} from the backup: without it "
+            "nothing that is stored can be read, and a new keyring would not help."
+        )
+
+
+async def _has_tenants(registry: TenantRegistry) -> bool:
+    """Whether any tenant's key is a local one."""
+    after = ""
+    while tenants := await registry.list(start_after=after, limit=_PAGE):
+        if any(f":{ACCOUNT}:" in tenant.key_arn.text for tenant in tenants):
+            return True
+        after = tenants[-1].tenant_id
+    return False
+
+
+def _any_objects(stores: Path) -> bool:
+    return stores.is_dir() and any(has_objects(store) for store in stores.iterdir())
