@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, Self, cast
 
 import google_crc32c
@@ -32,7 +32,21 @@ class Stored:
 
     info: pb.ObjectInfo
     data: bytes
-    upload_id: str
+    header: pb.PutHeader
+
+    @property
+    def upload_id(self) -> str:
+        """Whose upload it is."""
+        return self.header.upload_id
+
+
+@dataclass
+class Upload:
+    """An upload of the honest server: what has come, and how much of it outlives its stream."""
+
+    header: pb.PutHeader
+    data: bytearray = field(default_factory=bytearray)
+    persisted: int = 0
 
 
 def details(
@@ -94,6 +108,8 @@ class Storage:
         self.objects: dict[tuple[str, str], Stored] = {}
         self.script: dict[str, deque[Step]] = defaultdict(deque)
         self.requests: dict[str, list[Any]] = defaultdict(list)
+        self.uploads: dict[str, Upload] = {}
+        self.part_size = MIB
         self.page_size = 1000
         self.versions = 0
 
@@ -123,6 +139,11 @@ class Storage:
                     pb.PutSmallRequest.FromString,
                     pb.PutSmallResponse.SerializeToString,
                 ),
+                "AbortPut": grpc.unary_unary_rpc_method_handler(
+                    scripted("AbortPut", self.abort_put),
+                    pb.AbortPutRequest.FromString,
+                    pb.AbortPutResponse.SerializeToString,
+                ),
                 "Get": grpc.unary_stream_rpc_method_handler(
                     scripted("Get", self.get), pb.GetRequest.FromString, pb.GetResponse.SerializeToString
                 ),
@@ -146,23 +167,70 @@ class Storage:
     # --- The honest server --------------------------------------------------------------------------------------------
 
     async def put(self, _: Any, context: Context) -> None:
-        """Store what is streamed."""
+        """Store what is streamed; with a resume token, after what earlier streams left."""
         header = (await context.read()).header
         self.requests["header"].append(header)
-        data = bytearray()
+        upload = await self.begin(header, context)
         while (request := await context.read()).HasField("chunk"):
             chunk = request.chunk
             self.requests["chunk"].append((chunk.offset, len(chunk.data), chunk.HasField("crc32c")))
-            assert chunk.offset == len(data)
+            assert chunk.offset == len(upload.data)
             assert not chunk.data or chunk.crc32c == google_crc32c.value(chunk.data)
-            data += chunk.data
+            upload.data += chunk.data
+            await self.report(upload, context)
         self.requests["finish"].append(request.finish)
-        assert request.finish.size == len(data)
-        assert request.finish.crc32c == google_crc32c.value(bytes(data))
-        info = await self.store(header, bytes(data), context)
+        assert request.finish.size == len(upload.data)
+        assert request.finish.crc32c == google_crc32c.value(bytes(upload.data))
+        info = await self.store(upload.header, bytes(upload.data), context)
+        self.uploads.pop(upload.header.upload_id, None)
         if header.verify_sha256:
             info.sha256 = request.finish.sha256
         await context.write(pb.PutResponse(result=pb.PutResult(object=info)))
+
+    async def begin(self, header: pb.PutHeader, context: Context) -> Upload:
+        """A new upload, or what is persisted of the one that a token names."""
+        if not header.resume_token:
+            upload = Upload(header)
+            if header.resumable:
+                assert not header.verify_sha256
+                self.uploads[header.upload_id] = upload
+                await self.report(upload, context, first=True)
+            return upload
+        assert header == pb.PutHeader(
+            tenant_id=header.tenant_id,
+            key=header.key,
+            upload_id=header.upload_id,
+            resume_token=header.resume_token,
+            resumable=True,
+        )
+        upload_id, _, persisted = header.resume_token.decode().partition("@")
+        stored = self.objects.get((header.tenant_id, header.key))
+        if stored and stored.upload_id == upload_id:  # committed, and the answer got lost
+            return Upload(stored.header, bytearray(stored.data[: int(persisted)]))
+        if upload_id not in self.uploads:
+            code = grpc.StatusCode.ABORTED
+            await abort(context, code, details(code, "UPLOAD_EXPIRED", "restart"))
+        upload = self.uploads[upload_id]
+        upload.persisted = int(persisted)
+        del upload.data[upload.persisted :]
+        await self.report(upload, context, first=True)
+        return upload
+
+    async def report(self, upload: Upload, context: Context, *, first: bool = False) -> None:
+        """Tell of full parts; one is full when a further byte has come."""
+        persisted = max(0, len(upload.data) - 1) // self.part_size * self.part_size
+        if not upload.header.resumable or (persisted <= upload.persisted and not first):
+            return
+        upload.persisted = max(persisted, upload.persisted)
+        progress = pb.UploadProgress(persisted_size=upload.persisted)
+        progress.resume_token = f"{upload.header.upload_id}@{upload.persisted}".encode()
+        progress.expire_time.FromSeconds(4_000_000_000)
+        await context.write(pb.PutResponse(progress=progress))
+
+    async def abort_put(self, request: pb.AbortPutRequest, _: Context) -> pb.AbortPutResponse:
+        """Forget an unfinished upload."""
+        self.uploads.pop(request.upload_id, None)
+        return pb.AbortPutResponse()
 
     async def put_small(self, request: pb.PutSmallRequest, context: Context) -> pb.PutSmallResponse:
         """Store one message's bytes."""
@@ -174,7 +242,7 @@ class Storage:
         self.versions += 1
         crc32c = google_crc32c.value(data)
         info = pb.ObjectInfo(tenant_id="acme", key=key, version_id=f"v{self.versions}", size=len(data), crc32c=crc32c)
-        self.objects["acme", key] = Stored(info, data, "")
+        self.objects["acme", key] = Stored(info, data, pb.PutHeader())
 
     async def store(self, header: pb.PutHeader, data: bytes, context: Context) -> pb.ObjectInfo:
         """Commit, if the header's condition holds."""
@@ -201,7 +269,7 @@ class Storage:
             kms_key_arn="arn:aws:kms:us-east-1:111122223333:key/1",
         )
         info.create_time.FromSeconds(1_700_000_000)
-        self.objects[place] = Stored(info, data, header.upload_id)
+        self.objects[place] = Stored(info, data, header)
         return info
 
     async def find(self, request: Any, context: Context) -> Stored:

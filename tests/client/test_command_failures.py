@@ -229,9 +229,7 @@ def test_broken_pipes_are_quiet(server: ScriptedServer, keystow: Command) -> Non
     header = pb.PutHeader(tenant_id="acme")
     for number in range(2000):
         info = pb.ObjectInfo(tenant_id="acme", key=f"long-enough-to-fill-a-pipe/{number:050}", size=1)
-        server.storage.objects["acme", info.key] = type(server.storage.objects["acme", "k"])(
-            info, b"", header.upload_id
-        )
+        server.storage.objects["acme", info.key] = type(server.storage.objects["acme", "k"])(info, b"", header)
     for arguments in (["cat", "acme:k"], ["get", "acme:k", "-"], ["ls", "acme"], ["ls", "--json", "acme"]):
         with keystow.start(*arguments, stdout=PIPE, stderr=PIPE, stdin=DEVNULL) as process:
             assert process.stdout is not None

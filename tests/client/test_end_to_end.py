@@ -2,11 +2,16 @@
 
 import hashlib
 import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import google_crc32c
 import pytest
 
+from client.conftest import PATIENT
 from client.content import names, noise
+from client.relay import Relay
 from keystow_client import (
     AlreadyExistsError,
     AsyncClient,
@@ -17,6 +22,7 @@ from keystow_client import (
     KeystowError,
     NotFoundError,
     Registration,
+    UploadProgress,
     WriteMode,
     is_object_not_found,
 )
@@ -96,6 +102,56 @@ async def test_an_early_refusal_ends_a_large_put(real_server: KeystowServer, ten
         with pytest.raises(AlreadyExistsError):
             await client.put(tenant, "k", (bytes(MIB) for _ in range(1000)), progress=sent.append)
     assert len(sent) < 500
+
+
+def once(data: bytes) -> Iterator[bytes]:
+    """An iterator, in pieces that have nothing to do with chunks."""
+    for start in range(0, len(data), 300_001):
+        yield data[start : start + 300_001]
+
+
+@pytest.mark.parametrize("kind", [bytes, once])
+async def test_broken_connections_cost_only_what_was_in_flight(
+    real_server: KeystowServer, tenant: str, kind: Callable[[bytes], Any]
+) -> None:
+    """A Put whose connection is reset over and over goes on with the same upload, and reads back the same."""
+    data = noise(50 * MIB + 7)
+    heard: list[UploadProgress] = []
+    with Relay(int(real_server.address.rpartition(":")[2])) as relay:
+        relay.cuts.extend([("sent", 20 * MIB), ("sent", 100), ("sent", 20 * MIB), ("got", 50)])
+        async with AsyncClient(relay.address, retry=PATIENT) as client:
+            await client.put(tenant, "k", kind(data), on_upload_progress=heard.append)
+        assert relay.connections == 5
+    assert {progress.upload_id for progress in heard} == {heard[0].upload_id}
+    assert heard[0].persisted_size == 0
+    assert heard[-1].persisted_size > 8 * MIB
+    async with AsyncClient(real_server.address) as client, await client.get(tenant, "k") as download:
+        assert b"".join([chunk async for chunk in download]) == data
+
+
+async def test_an_upload_goes_on_in_another_client_or_is_discarded(real_server: KeystowServer, tenant: str) -> None:
+    """With its last progress; a discarded or unknown one begins anew."""
+    data = noise(30 * MIB)
+    async with AsyncClient(real_server.address) as client:
+        for key, abort in (("k", False), ("l", True)):
+            heard: list[UploadProgress] = []
+
+            def failing(heard: list[UploadProgress] = heard) -> Iterator[bytes]:
+                yield data[: 20 * MIB]
+                while not heard or heard[-1].persisted_size < 16 * MIB:
+                    yield b""
+                raise OSError("the process died")
+
+            with pytest.raises(OSError, match="died"):
+                await client.put(tenant, key, failing(), on_upload_progress=heard.append)
+            if abort:
+                await client.abort_put(tenant, key, heard[-1])
+                await client.abort_put(tenant, key, heard[-1])
+            sent: list[int] = []
+            info = await client.put(tenant, key, data, resume_from=heard[-1], progress=sent.append)
+            assert info.crc32c == google_crc32c.value(data)
+            assert sent[-1] == len(data)
+            assert (MIB in sent) is abort  # from the first byte
 
 
 async def test_sha256_is_verified_by_the_server(real_server: KeystowServer, tenant: str) -> None:

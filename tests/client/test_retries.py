@@ -174,7 +174,7 @@ async def async_one_shot(data: bytes) -> AsyncIterator[bytes]:
 async def test_what_cannot_rewind_is_not_sent_again(
     client: AsyncClient, server: ScriptedServer, source: Callable[[bytes], Any]
 ) -> None:
-    """Once an iterator's bytes were taken, the failure is the caller's."""
+    """Once bytes were taken that nobody holds, the failure is the caller's."""
 
     async def step(_: Any, context: Context) -> None:
         for _ in range(3):
@@ -183,7 +183,7 @@ async def test_what_cannot_rewind_is_not_sent_again(
 
     server.storage.next("Put", step)
     with pytest.raises(TransportError) as failure:
-        await client.put("acme", "k", source(BIG))
+        await client.put("acme", "k", source(BIG), resumable=False)
     assert failure.value.attempts == 1
     assert not server.storage.objects
 

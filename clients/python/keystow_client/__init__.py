@@ -40,6 +40,7 @@ from keystow_client.models import (
     ServerInfo,
     Tenant,
     TenantPage,
+    UploadProgress,
     WriteMode,
 )
 from keystow_client.retry import NO_RETRIES, RetryPolicy
@@ -83,6 +84,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UnimplementedError",
+    "UploadProgress",
     "Violation",
     "WriteMode",
     "is_object_not_found",

@@ -31,13 +31,16 @@ from keystow_client.models import (
     ServerInfo,
     Tenant,
     TenantPage,
+    UploadProgress,
     WriteMode,
 )
-from keystow_client.put import Progress, Putter
+from keystow_client.put import DEFAULT_RESUME_BUFFER, Putter, Resuming
+from keystow_client.put_stream import Progress
 from keystow_client.retry import DEFAULT_POLICY, FROM_THE_START, SAME_CALL, RetryPolicy, retrying
 from keystow_client.sinks import SinkLike, open_sink
 from keystow_client.sources import SourceLike, open_source
 from keystow_client.threads import OwnThread, TransferThread
+from keystow_client.upload import ProgressListener
 
 if TYPE_CHECKING:  # these names exist only in the stubs
     from keystow.v1.storage_pb2_grpc import StorageServiceAsyncStub
@@ -116,26 +119,42 @@ class AsyncClient:
         size: int | None = None,
         upload_id: str | None = None,
         verify_sha256: bool = False,
+        resumable: bool | None = None,
+        resume_buffer: int = DEFAULT_RESUME_BUFFER,
+        resume_from: UploadProgress | None = None,
+        on_upload_progress: ProgressListener | None = None,
         progress: Progress | None = None,
         thread: TransferThread | None = None,
     ) -> ObjectInfo:
-        """Store an object.
+        """Store an object, and go on where a broken connection left off.
 
         ``source`` is a path (os.PathLike; a str is refused as ambiguous), bytes, a binary file object from its current
         position on, an iterable or an async iterable of bytes. ``size`` in bytes helps the service where the source
         does not know its own; a source of another size is SourceChangedError. ``if_version_id`` replaces only that
         version and excludes WriteMode.OVERWRITE. ``upload_id``, a UUID, makes repeating the same Put harmless.
-        ``verify_sha256`` has the service check and keep the SHA-256. ``progress`` hears the bytes sent so far, in the
-        event loop, and must return at once. Blocking sources are read in ``thread``, by default one of their own.
+        ``verify_sha256`` has the service check and keep the SHA-256; such a Put can only begin anew. ``progress`` hears
+        how many bytes of the source were sent, after an interruption from where the service has them; it is called in
+        the event loop, and must return at once. Blocking sources are read in ``thread``, by default one of their own.
 
-        Raises TypeError for what cannot be read, and whatever the source raises.
+        ``resumable`` is by default chosen for more than 16 MiB and for unknown sizes. What can be read only once is
+        held in memory from the last byte that the service has for sure, up to ``resume_buffer`` bytes; with 0 it is
+        not, and such a source cannot be continued. ``on_upload_progress`` hears, as ``progress`` does, what another
+        process needs to go on: give it there as ``resume_from``, with the same source and arguments. Without a listener
+        an upload that fails for good is discarded.
+
+        Raises TypeError for what cannot be read, SourceChangedError for a file that changed, and whatever the source
+        raises.
         """
+        if verify_sha256 and (resumable or resume_from):
+            raise ValueError("verify_sha256 excludes resuming: leave one of them out")
+        if resume_from and upload_id not in (None, resume_from.upload_id):
+            raise ValueError("resume_from is of another upload_id: leave upload_id out")
         if if_version_id and mode == WriteMode.OVERWRITE:
             raise ValueError("if_version_id already says what to overwrite: leave mode out")
         header = storage_pb2.PutHeader(
             tenant_id=tenant,
             key=key,
-            upload_id=upload_id or str(uuid4()),
+            upload_id=resume_from.upload_id if resume_from else upload_id or str(uuid4()),
             content_type=content_type,
             metadata=metadata,
             write_mode=storage_pb2.WRITE_MODE_UNSPECIFIED if if_version_id else _WRITE_MODES[mode],
@@ -143,9 +162,17 @@ class AsyncClient:
             verify_sha256=verify_sha256,
         )
         putter = Putter(self._open.storage, self._retry, self._stall_timeout)
+        resuming = Resuming(resumable, resume_buffer, resume_from, on_upload_progress)
         with _lent(thread) as reader:
             async with await open_source(source, size, reader) as opened:
-                return ObjectInfo.from_proto(await putter.put(header, opened, progress or _unheard))
+                return ObjectInfo.from_proto(await putter.put(header, opened, resuming, progress or _unheard))
+
+    async def abort_put(self, tenant: str, key: str, progress: UploadProgress) -> None:
+        """Discard an unfinished upload. One that is unknown, or finished, is no failure."""
+        request = storage_pb2.AbortPutRequest(
+            tenant_id=tenant, key=key, upload_id=progress.upload_id, resume_token=progress.resume_token
+        )
+        await self._call(self._open.storage.AbortPut, request)
 
     @overload
     async def get(

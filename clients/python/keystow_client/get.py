@@ -18,7 +18,7 @@ from keystow.v1.storage_pb2 import Chunk, GetHeader, GetRequest, GetResponse
 from keystow_client.channel import translated
 from keystow_client.errors import IncompleteError, IntegrityError, KeystowError, Recovery
 from keystow_client.models import ObjectInfo
-from keystow_client.put import Progress
+from keystow_client.put_stream import Progress
 from keystow_client.retry import FROM_THE_START, RetryPolicy, retrying
 from keystow_client.sinks import Sink
 from keystow_client.threads import TransferThread

@@ -99,6 +99,31 @@ class ObjectPage:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadProgress:
+    """What the service has of an unfinished upload, and all that another process needs to go on with it.
+
+    The token tells nothing about the content, but lets whoever may write the object finish or discard this upload.
+    """
+
+    upload_id: str
+    persisted_size: int
+    resume_token: bytes
+    expire_time: datetime | None  # from then on it can only begin anew
+    crc32c: int | None  # of the first persisted_size bytes, where it is known
+
+    @classmethod
+    def from_proto(cls, progress: storage_pb2.UploadProgress, upload_id: str, crc32c: int | None) -> "UploadProgress":
+        """The same facts without protobuf, and what only the client knows."""
+        return cls(
+            upload_id=upload_id,
+            persisted_size=progress.persisted_size,
+            resume_token=progress.resume_token,
+            expire_time=_time(progress, "expire_time"),
+            crc32c=crc32c,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class KeyHealth:
     """What the last use or probe of a tenant's key showed."""
 

@@ -23,7 +23,8 @@ class RetryPolicy:
     """How persistently a call is repeated.
 
     ``max_attempts`` counts the first one. ``total_seconds`` runs from the first failure, so that hours of a good
-    upload do not use it up; no pause begins that would end after it. Pauses start at ``initial_delay`` seconds, double
+    upload do not use it up; no pause begins that would end after it. Both begin anew once a transfer that is continued
+    has come further than before. Pauses start at ``initial_delay`` seconds, double
     up to ``max_delay``, and are shortened at random by up to half; a delay that the server asks for is kept in full.
     """
 
@@ -44,27 +45,53 @@ NO_RETRIES = RetryPolicy(max_attempts=1)
 
 # For calls that mean the same however often they are sent.
 SAME_CALL = frozenset({Recovery.RETRY})
+# For transfers that go on where they broke off; loss of transport among it.
+GOING_ON = frozenset({Recovery.RETRY, Recovery.RESUME})
 # For calls that can also be started anew, with nothing left over from the first attempt.
 FROM_THE_START = frozenset({Recovery.RETRY, Recovery.RESUME, Recovery.RESTART})
+
+
+class Retries:
+    """Counts one call's failures, pauses after each, and knows when to give up.
+
+    What has come further than ever before has not failed in vain: the count and the time begin anew.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        """Nothing has failed yet."""
+        self._policy = policy
+        self._attempts = 0
+        self._failures = 0
+        self._give_up_at = 0.0
+        self._furthest = 0
+
+    async def pause(self, error: KeystowError, *, helps: bool, position: int = 0) -> None:
+        """Wait until the next attempt. Raises the failure if there is to be none.
+
+        ``helps`` says whether another attempt could; ``position`` how far, in bytes, all attempts together have come.
+        """
+        self._attempts += 1
+        error.attempts = self._attempts
+        now = time.monotonic()
+        if position > self._furthest:
+            self._furthest, self._failures = position, 0
+        self._failures += 1
+        if self._failures == 1:
+            self._give_up_at = now + self._policy.total_seconds
+        delay = self._policy.delay(self._failures, error.retry_after)
+        if not helps or self._failures >= self._policy.max_attempts or now + delay > self._give_up_at:
+            raise error
+        _log.warning("%s; trying again in %.1f s", error, delay)
+        await asyncio.sleep(delay)
 
 
 async def retrying(
     attempt: Callable[[], Awaitable[_T]], policy: RetryPolicy, helps: Callable[[KeystowError], bool]
 ) -> _T:
     """Call ``attempt`` until it succeeds, ``helps`` says that repeating would not, or the policy's bounds are met."""
-    failures = 0
-    give_up_at = 0.0
+    retries = Retries(policy)
     while True:
         try:
             return await attempt()
         except KeystowError as error:
-            failures += 1
-            error.attempts = failures
-            now = time.monotonic()
-            if failures == 1:
-                give_up_at = now + policy.total_seconds
-            delay = policy.delay(failures, error.retry_after)
-            if failures >= policy.max_attempts or now + delay > give_up_at or not helps(error):
-                raise
-            _log.warning("%s; trying again in %.1f s", error, delay)
-        await asyncio.sleep(delay)
+            await retries.pause(error, helps=helps(error))

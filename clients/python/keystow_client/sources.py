@@ -1,23 +1,21 @@
-"""What a Put reads from: a path, bytes, a file object, an iterator or an async iterator, all as chunks of one size.
+"""What a Put reads from: a path, bytes, a file object, an iterator or an async iterator.
 
-A source is started anew for a retry if it can be: bytes, regular files, seekable file objects and collections can,
-pipes and iterators cannot once anything beyond their first chunk was taken. Blocking reads run in the transfer's
-thread.
+Bytes, regular files, seekable file objects and collections can be read again from any offset; pipes and iterators give
+their bytes once, and window.py holds what may be needed again. Blocking reads run in the transfer's thread.
 """
 
 import errno
 import os
+import stat
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from contextlib import aclosing
+from dataclasses import dataclass
 from functools import partial
 from io import FileIO
-from typing import Protocol, Self, TypeAlias, cast, runtime_checkable
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
+from keystow_client.errors import SourceChangedError
 from keystow_client.threads import TransferThread
-
-CHUNK_SIZE = 1 << 20  # bytes; what the service seals fastest
-
-BytesLike: TypeAlias = bytes | bytearray | memoryview
+from keystow_client.window import CHUNK_SIZE, BytesLike, Source
 
 
 class Readable(Protocol):
@@ -48,66 +46,19 @@ class Seekable(Protocol):
 SourceLike: TypeAlias = os.PathLike[str] | BytesLike | Readable | Iterable[BytesLike] | AsyncIterable[BytesLike]
 
 
-class Source:
-    """The bytes of one Put, as chunks of exactly CHUNK_SIZE, only the last one shorter.
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """By which a file is known to be the same, and unchanged, as far as the file system can tell."""
 
-    ``size`` is their number where it is known. Use as an async context manager.
-    """
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
 
-    def __init__(
-        self,
-        pieces: Callable[[], AsyncGenerator[BytesLike, None]],
-        *,
-        size: int | None,
-        rewindable: bool,
-        close: Callable[[], None] = lambda: None,
-    ) -> None:
-        """``pieces`` starts from the first byte, again if ``rewindable``. ``close`` must not block."""
-        self.size = size
-        self._pieces = pieces
-        self._rewindable = rewindable
-        self._close = close
-        self._stream: AsyncGenerator[bytes, None] | None = None
-        self._head = b""
-        self._head_is_all_that_was_taken = False
-
-    @property
-    def restartable(self) -> bool:
-        """Whether ``chunks`` can begin once more."""
-        return self._rewindable or self._stream is None or self._head_is_all_that_was_taken
-
-    async def head(self) -> bytes:
-        """The first chunk; the whole source if it is shorter than CHUNK_SIZE."""
-        if not self._head_is_all_that_was_taken:
-            await self._start()
-        return self._head
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """All chunks from the first on. Check ``restartable`` before calling it again."""
-        yield await self.head()
-        self._head_is_all_that_was_taken = False
-        if self._stream is not None:
-            async for chunk in self._stream:
-                yield chunk
-
-    async def _start(self) -> None:
-        await self._stop()
-        self._stream = _rechunked(self._pieces())
-        self._head = await anext(self._stream, b"")
-        self._head_is_all_that_was_taken = True
-
-    async def _stop(self) -> None:
-        if self._stream is not None:
-            await self._stream.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Nothing is read yet."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close what was opened here; file objects and iterators stay their owner's."""
-        await self._stop()
-        self._close()
+    @classmethod
+    def of(cls, status: os.stat_result) -> "FileIdentity":
+        """The identity that stat or fstat tells."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 async def open_source(source: SourceLike, size: int | None, thread: TransferThread) -> Source:
@@ -144,12 +95,12 @@ async def _file_source(
     file: Readable, size: int | None, thread: TransferThread, close: Callable[[], None] = lambda: None
 ) -> Source:
     start, length = await thread.run(partial(_measure, file))
-    return Source(
-        partial(_from_file, file, start, thread),
-        size=length if size is None else size,
-        rewindable=start is not None,
-        close=close,
-    )
+    if start is None:
+        pieces = partial(_from_pipe, file, thread)
+    else:
+        identity = await thread.run(partial(_identify, file))
+        pieces = partial(_from_file, file, start, identity, thread)
+    return Source(pieces, size=length if size is None else size, rewindable=start is not None, close=close)
 
 
 def _measure(file: Readable) -> tuple[int | None, int | None]:
@@ -166,13 +117,33 @@ def _measure(file: Readable) -> tuple[int | None, int | None]:
     return None, None
 
 
-async def _from_memory(view: memoryview) -> AsyncGenerator[BytesLike, None]:
-    yield view
+def _identify(file: Readable) -> FileIdentity | None:
+    """None for what is no regular file: it cannot be told whether that has changed."""
+    try:
+        status = os.fstat(file.fileno())  # type: ignore[attr-defined]  # or it has none
+    except (AttributeError, OSError):
+        return None
+    return FileIdentity.of(status) if stat.S_ISREG(status.st_mode) else None
 
 
-async def _from_file(file: Readable, start: int | None, thread: TransferThread) -> AsyncGenerator[BytesLike, None]:
-    if start is not None:
-        await thread.run(partial(cast("Seekable", file).seek, start))
+async def _from_memory(view: memoryview, offset: int) -> AsyncGenerator[BytesLike, None]:
+    yield view[offset:]
+
+
+async def _from_file(
+    file: Readable, start: int, identity: FileIdentity | None, thread: TransferThread, offset: int
+) -> AsyncGenerator[BytesLike, None]:
+    if offset and await thread.run(partial(_identify, file)) != identity:
+        raise SourceChangedError(
+            f"The file changed after its first {offset} bytes were sent: what follows would not belong to them. "
+            "Nothing was stored."
+        )
+    await thread.run(partial(cast("Seekable", file).seek, start + offset))
+    while piece := await thread.run(partial(_read, file)):
+        yield piece
+
+
+async def _from_pipe(file: Readable, thread: TransferThread, _: int) -> AsyncGenerator[BytesLike, None]:
     while piece := await thread.run(partial(_read, file)):
         yield piece
 
@@ -186,10 +157,15 @@ def _read(file: Readable) -> bytes:
     return piece
 
 
-async def _from_iterable(iterable: Iterable[BytesLike], thread: TransferThread) -> AsyncGenerator[BytesLike, None]:
+async def _from_iterable(
+    iterable: Iterable[BytesLike], thread: TransferThread, offset: int
+) -> AsyncGenerator[BytesLike, None]:
     iterator = await thread.run(partial(iter, iterable))
     while piece := await thread.run(partial(_gather, iterator)):
-        yield piece
+        rest = memoryview(piece)[offset:]
+        offset = max(0, offset - len(piece))
+        if rest:
+            yield piece if len(rest) == len(piece) else rest
 
 
 def _gather(iterator: Iterator[BytesLike]) -> BytesLike:
@@ -207,31 +183,15 @@ def _gather(iterator: Iterator[BytesLike]) -> BytesLike:
     return gathered
 
 
-async def _from_async_iterable(iterable: AsyncIterable[BytesLike]) -> AsyncGenerator[BytesLike, None]:
+async def _from_async_iterable(iterable: AsyncIterable[BytesLike], offset: int) -> AsyncGenerator[BytesLike, None]:
     iterator = aiter(iterable)
     try:
         async for piece in iterator:
-            yield bytes(piece)  # a copy, unless it is immutable: the generator may reuse its buffer
+            data = bytes(piece)  # a copy, unless it is immutable: the generator may reuse its buffer
+            rest = data[offset:] if offset else data
+            offset -= len(data) - len(rest)
+            if rest:
+                yield rest
     finally:
         if iterator is not iterable and isinstance(iterator, AsyncGenerator):  # made here, not by the caller
             await iterator.aclose()
-
-
-async def _rechunked(pieces: AsyncGenerator[BytesLike, None]) -> AsyncGenerator[bytes, None]:
-    chunk = bytearray()
-    async with aclosing(pieces):
-        async for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                if not chunk and len(view) >= CHUNK_SIZE:
-                    yield piece if isinstance(piece, bytes) and len(piece) == CHUNK_SIZE else bytes(view[:CHUNK_SIZE])
-                    view = view[CHUNK_SIZE:]
-                else:
-                    missing = CHUNK_SIZE - len(chunk)
-                    chunk += view[:missing]
-                    view = view[missing:]
-                    if len(chunk) == CHUNK_SIZE:
-                        yield bytes(chunk)
-                        chunk.clear()
-    if chunk:
-        yield bytes(chunk)

@@ -21,13 +21,16 @@ from keystow_client.models import (
     ServerInfo,
     Tenant,
     TenantPage,
+    UploadProgress,
     WriteMode,
 )
-from keystow_client.put import Progress
+from keystow_client.put import DEFAULT_RESUME_BUFFER
+from keystow_client.put_stream import Progress
 from keystow_client.retry import DEFAULT_POLICY, RetryPolicy
 from keystow_client.sinks import SinkLike
 from keystow_client.sources import SourceLike
 from keystow_client.threads import TransferThread
+from keystow_client.upload import ProgressListener
 
 _T = TypeVar("_T")
 
@@ -170,9 +173,13 @@ class Client:
         size: int | None = None,
         upload_id: str | None = None,
         verify_sha256: bool = False,
+        resumable: bool | None = None,
+        resume_buffer: int = DEFAULT_RESUME_BUFFER,
+        resume_from: UploadProgress | None = None,
+        on_upload_progress: ProgressListener | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
-        """Store an object. Sources and ``progress`` run in this thread; an async iterable in the client's loop."""
+        """Store an object. Sources and callbacks run in this thread; an async iterable in the client's loop."""
         return self._loop.call(
             lambda caller: self._client.put(
                 tenant,
@@ -185,10 +192,18 @@ class Client:
                 size=size,
                 upload_id=upload_id,
                 verify_sha256=verify_sha256,
+                resumable=resumable,
+                resume_buffer=resume_buffer,
+                resume_from=resume_from,
+                on_upload_progress=_heard_in(caller, on_upload_progress),
                 progress=_heard_in(caller, progress),
                 thread=caller,
             )
         )
+
+    def abort_put(self, tenant: str, key: str, progress: UploadProgress) -> None:
+        """Discard an unfinished upload. One that is unknown, or finished, is no failure."""
+        self._loop.call(lambda _: self._client.abort_put(tenant, key, progress))
 
     @overload
     def get(
@@ -324,6 +339,6 @@ class Client:
         return self._loop_thread
 
 
-def _heard_in(caller: TransferThread, progress: Progress | None) -> Progress | None:
+def _heard_in(caller: TransferThread, callback: Callable[[_T], object] | None) -> Callable[[_T], object] | None:
     """The callback, called in the calling thread."""
-    return None if progress is None else lambda count: caller.post(partial(progress, count))
+    return None if callback is None else lambda heard: caller.post(partial(callback, heard))

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column
 
 from keystow_client.cli.output import Output, printable
-from keystow_client.put import Progress as ProgressCallback
+from keystow_client.put_stream import Progress as ProgressCallback
 
 
 class Bars:
