@@ -38,7 +38,7 @@ from keystow_service.objects.resume import AbortPut, ResumePut
 from keystow_service.objects.standing import RepeatedPut
 from keystow_service.objects.stat import StatObject
 from keystow_service.objects.transfer import PutPolicy, Transfer
-from keystow_service.ports import Clock, Site, Sites
+from keystow_service.ports import Clock, KeyService, ObjectStore, Site, Sites, TenantRegistry
 from keystow_service.rpc.interceptors import CallInterceptor
 from keystow_service.rpc.storage import Limits, ObjectUseCases, StorageService
 from keystow_service.rpc.tenants import TenantService
@@ -94,9 +94,7 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     registry = CachedRegistry(
         await stack.enter_async_context(open_registry(_registry_url(settings))), ttl=_REGISTRY_CACHE_TTL, clock=clock
     )
-    if not all(place.bucket for place in settings.data_centers.values()):
-        await refuse_lost_keyring(_keyring(settings), settings.data_dir / "stores", registry)
-    sites = await _open_sites(settings, clock, stack)
+    sites = await _open_sites(settings, registry, clock, stack)
     key_health = KeyHealthBook(clock)
     lease_policy = LeasePolicy(
         refresh=settings.lease_refresh,
@@ -148,43 +146,47 @@ def _keyring(settings: Settings) -> Path:
     return settings.data_dir / "keyring" / "keyring.json"
 
 
-async def _open_sites(settings: Settings, clock: Clock, stack: AsyncExitStack) -> Sites:
-    """Every data centre: on AWS where it has a bucket, else on this machine."""
+async def _open_sites(settings: Settings, registry: TenantRegistry, clock: Clock, stack: AsyncExitStack) -> Sites:
+    """Every data centre: its store and its keys, each on this machine or elsewhere."""
+    stores = {name: await _open_store(name, place, settings, stack) for name, place in settings.data_centers.items()}
+    under_keyring = [stores[name] for name, place in settings.data_centers.items() if place.provider_key_arn is None]
+    if under_keyring:
+        await refuse_lost_keyring(_keyring(settings), under_keyring, registry)
     sites = {}
     for name, place in settings.data_centers.items():
         data_center = DataCenter(name, place.display_name or name, place.region)
-        open_site = _open_on_aws if place.bucket else _open_here
-        sites[name] = await open_site(data_center, place, settings, clock, stack)
+        keys, provider_key = await _open_keys(place, settings, clock, stack)
+        sites[name] = Site(data_center, stores[name], keys, provider_key)
     return sites
 
 
-async def _open_here(
-    data_center: DataCenter, _: DataCenterSettings, settings: Settings, clock: Clock, stack: AsyncExitStack
-) -> Site:
-    keyring_path = _keyring(settings)
-    paths = keyring_path, keyring_path.with_name("root.key")
-    admin = KeyringAdmin(*paths, clock)
-    provider_key = await asyncio.to_thread(admin.ensure_provider_key, data_center.region)
-    keyring = await asyncio.to_thread(open_local_keyring, *paths, clock)
-    root = settings.data_dir / "stores" / data_center.name
-    store = await stack.enter_async_context(open_local_store(root, parts_in_flight=settings.parts_in_flight))
-    return Site(data_center, store, keyring, provider_key)
-
-
-async def _open_on_aws(
-    data_center: DataCenter, place: DataCenterSettings, settings: Settings, _: Clock, stack: AsyncExitStack
-) -> Site:
+async def _open_store(name: str, place: DataCenterSettings, settings: Settings, stack: AsyncExitStack) -> ObjectStore:
+    if place.bucket is None:
+        root = settings.data_dir / "stores" / name
+        return await stack.enter_async_context(open_local_store(root, parts_in_flight=settings.parts_in_flight))
     options = S3Options(
-        bucket=place.bucket or "",
+        bucket=place.bucket,
         region=place.region,
         endpoint=place.s3_endpoint,
         prefix=place.prefix,
         parts_in_flight=settings.parts_in_flight,
         checksums=place.s3_checksums,
     )
-    store = await stack.enter_async_context(open_s3(options))
-    kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint))
-    return Site(data_center, store, kms, KeyArn.parse(place.provider_key_arn or ""))
+    return await stack.enter_async_context(open_s3(options))
+
+
+async def _open_keys(
+    place: DataCenterSettings, settings: Settings, clock: Clock, stack: AsyncExitStack
+) -> tuple[KeyService, KeyArn]:
+    """And the key of the tenants that bring none."""
+    if place.provider_key_arn is not None:
+        kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint))
+        return kms, KeyArn.parse(place.provider_key_arn)
+    keyring_path = _keyring(settings)
+    paths = keyring_path, keyring_path.with_name("root.key")
+    admin = KeyringAdmin(*paths, clock)
+    provider_key = await asyncio.to_thread(admin.ensure_provider_key, place.region)
+    return await asyncio.to_thread(open_local_keyring, *paths, clock), provider_key
 
 
 def _build(

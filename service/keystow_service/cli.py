@@ -66,8 +66,9 @@ def check_config(config: ConfigOption = None) -> None:
     for name, value in settings.model_dump(mode="json", exclude={"data_centers"}).items():
         typer.echo(f"{name} = {value}")
     for name, place in settings.data_centers.items():
-        where = f"bucket {place.bucket}" if place.bucket else "this machine"
-        typer.echo(f"data_centers.{name}: {place.region}, {where}")
+        objects = f"bucket {place.bucket}" if place.bucket else "this machine"
+        keys = "AWS KMS" if place.provider_key_arn else f"the keyring in {settings.data_dir}"
+        typer.echo(f"data_centers.{name}: {place.region}, objects: {objects}, keys: {keys}")
     typer.echo("The settings are valid.", err=True)
 
 

@@ -44,7 +44,11 @@ class LogFormat(StrEnum):
 
 
 class DataCenterSettings(BaseModel):
-    """A place for tenants. Without a bucket it is this machine: objects in ``data_dir``, keys in the local keyring."""
+    """A place for tenants, by two choices: where its objects are, and whose keys they are under.
+
+    With ``bucket`` objects go there, else to ``data_dir``. With ``provider_key_arn`` keys are in AWS KMS, else in the
+    keyring in ``data_dir``. A bucket of AWS itself goes with KMS, so that a forgotten line is no choice.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,20 +66,25 @@ class DataCenterSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.bucket is None:
-            for name in ("provider_key_arn", "s3_endpoint", "kms_endpoint", "prefix"):
-                if getattr(self, name):
-                    raise ValueError(f"{name} is set, but bucket is not")
-            return self
-        if self.provider_key_arn is None:
-            raise ValueError("provider_key_arn is missing; it is the KMS key of provider-managed tenants")
+        for name, needed in (("s3_endpoint", "bucket"), ("prefix", "bucket"), ("kms_endpoint", "provider_key_arn")):
+            if getattr(self, name) and not getattr(self, needed):
+                raise ValueError(f"{name} is set, but {needed} is not")
+        if self.provider_key_arn is not None:
+            self._check_provider_key(self.provider_key_arn)
+        elif self.bucket is not None and self.s3_endpoint is None:
+            raise ValueError(
+                "provider_key_arn is missing; it is the KMS key of provider-managed tenants. (Without one, keys are in "
+                "the local keyring, which is for stores of your own: these are named by s3_endpoint.)"
+            )
+        return self
+
+    def _check_provider_key(self, text: str) -> None:
         try:
-            arn = KeyArn.parse(self.provider_key_arn)
+            arn = KeyArn.parse(text)
         except KmsKeyArnInvalidError as error:
             raise ValueError(error.message.replace("kms_key_arn", "provider_key_arn")) from None
         if arn.region != self.region:
             raise ValueError(f"provider_key_arn is in {arn.region}, but region is {self.region}")
-        return self
 
 
 def _this_machine() -> Mapping[str, DataCenterSettings]:
@@ -102,7 +111,7 @@ class Settings(BaseSettings):
     # Without TLS and authentication anyone who reaches the port reads everything: loopback only, unless this is true.
     listen_insecurely_beyond_loopback: bool = False
     data_dir: Path = Path("data")
-    # Part of every KMS encryption context: never change it while objects exist. With a bucket it has no default.
+    # Part of every KMS encryption context: never change it while objects exist. With a bucket or KMS it has no default.
     deployment_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "local"
     # sqlite+aiosqlite:///FILE (by default registry.db in data_dir), or postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE.
     registry_url: SecretStr | None = None
@@ -131,7 +140,8 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.lease_refresh >= self.lease_bound:
             raise ValueError(f"lease_refresh ({self.lease_refresh}) must be less than lease_bound ({self.lease_bound})")
-        if "deployment_id" not in self.model_fields_set and any(place.bucket for place in self.data_centers.values()):
+        elsewhere = any(place.bucket or place.provider_key_arn for place in self.data_centers.values())
+        if elsewhere and "deployment_id" not in self.model_fields_set:
             raise ValueError(
                 "deployment_id is missing: it is part of every KMS encryption context, so it must be chosen before the "
                 'first object, and never change. Name this deployment, for example deployment_id = "prod"'

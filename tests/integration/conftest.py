@@ -8,8 +8,9 @@ import pytest_asyncio
 from servers.in_process import Server, server, tenant
 from servers.moto import MotoServer, moto
 from servers.on_aws import Bucket, serving_on_aws
+from servers.postgresql import postgresql
 
-__all__ = ["moto", "server", "tenant"]
+__all__ = ["moto", "postgresql", "server", "tenant"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -75,8 +75,16 @@ WRONG = {
         "data_centers.eu: provider_key_arn is in eu-central-1, but region is eu-west-1",
         AWS.replace('region = "eu-central-1"', 'region = "eu-west-1"'),
     ),
-    "a key without a bucket": Wrong(
-        "data_centers.eu: provider_key_arn is set, but bucket is not", AWS.replace('bucket = "backups"', "")
+    "an endpoint without a bucket": Wrong(
+        "data_centers.eu: s3_endpoint is set, but bucket is not",
+        '[data_centers.eu]\nregion = "eu-west-1"\ns3_endpoint = "http://s3:7070"',
+    ),
+    "a prefix without a bucket": Wrong(
+        "data_centers.eu: prefix is set, but bucket is not", '[data_centers.eu]\nregion = "eu-west-1"\nprefix = "a/"'
+    ),
+    "an endpoint of KMS without a key": Wrong(
+        "data_centers.eu: kms_endpoint is set, but provider_key_arn is not",
+        '[data_centers.eu]\nregion = "eu-west-1"\nkms_endpoint = "http://kms"',
     ),
     "bucket": Wrong("data_centers.eu.bucket: ", AWS.replace("backups", "b")),
     "prefix": Wrong("data_centers.eu.prefix: ", f'{AWS}\nprefix = "no-slash"'),
@@ -158,7 +166,7 @@ def test_right_settings_are_shown(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0
     assert {"parts_in_flight = 7", "stall_timeout = 5.0", "listen = [::1]:1"} <= set(result.stdout.splitlines())
-    assert "data_centers.eu: eu-central-1, bucket backups" in result.stdout
+    assert "data_centers.eu: eu-central-1, objects: bucket backups, keys: AWS KMS" in result.stdout
     assert "data_centers.us" not in result.stdout
 
 
@@ -180,8 +188,24 @@ def test_data_centres_as_json(tmp_path: Path) -> None:
     result = check_config(tmp_path, KEYSTOW_DATA_CENTERS=places, KEYSTOW_DATA_CENTERS__US__REGION="us-east-1")
     assert result.exit_code == 0
     assert [line for line in result.stdout.splitlines() if line.startswith("data_centers.")] == [
-        "data_centers.eu: eu-west-1, this machine",
-        "data_centers.us: us-east-1, this machine",
+        "data_centers.eu: eu-west-1, objects: this machine, keys: the keyring in data",
+        "data_centers.us: us-east-1, objects: this machine, keys: the keyring in data",
+    ]
+
+
+def test_store_and_keys_are_chosen_apart(tmp_path: Path) -> None:
+    """A bucket of one's own with the local keyring, and this machine's disk with KMS: said in words."""
+    places = {
+        "own": {"region": "eu-west-1", "bucket": "backups", "s3_endpoint": "http://s3:7070"},
+        "disk": {"region": "eu-central-1", "provider_key_arn": ARN},
+    }
+    result = check_config(
+        tmp_path, 'deployment_id = "test"', KEYSTOW_DATA_CENTERS=json.dumps(places), KEYSTOW_DATA_DIR="/data"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert [line for line in result.stdout.splitlines() if line.startswith("data_centers.")] == [
+        "data_centers.own: eu-west-1, objects: bucket backups, keys: the keyring in /data",
+        "data_centers.disk: eu-central-1, objects: this machine, keys: AWS KMS",
     ]
 
 

@@ -4,27 +4,28 @@ A new one would take new backups, and call the keys of all older ones deleted.
 """
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from keystow_service.adapters.keyring_admin import ACCOUNT
-from keystow_service.adapters.local_store import has_objects
 from keystow_service.adapters.root_key import KeyringError
-from keystow_service.ports import TenantRegistry
+from keystow_service.objects.names import ALL_OBJECTS
+from keystow_service.ports import ObjectStore, TenantRegistry
 
 _PAGE = 1_000
 
 
-async def refuse_lost_keyring(keyring: Path, stores: Path, registry: TenantRegistry) -> None:
-    """Return if the keyring is there, or nothing needs it yet. ``stores`` holds the local store of each data centre.
+async def refuse_lost_keyring(keyring: Path, stores: Sequence[ObjectStore], registry: TenantRegistry) -> None:
+    """Return if the keyring is there, or nothing needs it yet. ``stores`` are those of the data centres that use it.
 
-    Raises KeyringError, RegistryUnavailableError.
+    Raises KeyringError, RegistryUnavailableError, and what ObjectStore.list raises.
     """
     if await asyncio.to_thread(keyring.exists):
         return
     if await _has_tenants(registry):
         found = "the registry has tenants whose keys were in it"
-    elif await asyncio.to_thread(_any_objects, stores):
-        found = f"there are objects in {stores}"
+    elif await _have_objects(stores):
+        found = "there are objects in its data centres"
     else:
         return
     if not await asyncio.to_thread(keyring.exists):  # else another process has begun since
@@ -44,5 +45,8 @@ async def _has_tenants(registry: TenantRegistry) -> bool:
     return False
 
 
-def _any_objects(stores: Path) -> bool:
-    return stores.is_dir() and any(has_objects(store) for store in stores.iterdir())
+async def _have_objects(stores: Sequence[ObjectStore]) -> bool:
+    for store in stores:
+        if await store.list(ALL_OBJECTS, limit=1):
+            return True
+    return False

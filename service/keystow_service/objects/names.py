@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote_to_bytes
 from keystow_service.errors import RequestInvalidError, Violation
 from keystow_service.model import MAX_KEY_SIZE, ObjectKey, TenantId
 
+ALL_OBJECTS = "objects/"  # in front of every name, and of nothing else
+
 
 def parse_key(text: str, *, field: str = "key") -> ObjectKey:
     """A key that has a name. Raises RequestInvalidError, naming ``field``, for an empty key, or one too long."""
@@ -35,7 +37,7 @@ def list_prefix(tenant_id: TenantId, prefix: str, *, field: str = "prefix") -> s
 
     Raises RequestInvalidError, naming ``field``, for more than MAX_KEY_SIZE bytes escaped.
     """
-    return f"objects/{tenant_id}/_{_escape(prefix, field)}"
+    return f"{ALL_OBJECTS}{tenant_id}/_{_escape(prefix, field)}"
 
 
 def key_of(tenant_id: TenantId, name: str) -> ObjectKey | None:

@@ -4,7 +4,6 @@ It promises what S3 promises: nothing is visible before its commit, an acknowled
 concurrent conditional commits one wins, also among several processes on the same directory.
 """
 
-from keystow_service.adapters.local_store.listing import has_objects
 from keystow_service.adapters.local_store.store import LocalStore, open_local_store
 
-__all__ = ["LocalStore", "has_objects", "open_local_store"]
+__all__ = ["LocalStore", "open_local_store"]

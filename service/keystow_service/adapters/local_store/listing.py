@@ -53,11 +53,6 @@ def names(root: Path, prefix: str, start_after: str) -> Iterator[tuple[str, str]
             yield entry.name, entry.path
 
 
-def has_objects(root: Path) -> bool:
-    """Whether there is any, in a store that need not be there. Blocks. Raises OSError."""
-    return next(names(root, "", ""), None) is not None
-
-
 def _entries(path: str, stem: str, selection: _Selection) -> Iterator[_Entry]:
     return iter(sorted(_unsorted(path, stem, selection)))
 
