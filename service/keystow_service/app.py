@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -92,7 +91,9 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     clock = SystemClock()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     registry = CachedRegistry(
-        await stack.enter_async_context(open_registry(_registry_url(settings))), ttl=_REGISTRY_CACHE_TTL, clock=clock
+        await stack.enter_async_context(open_registry(settings.registry_in_force())),
+        ttl=_REGISTRY_CACHE_TTL,
+        clock=clock,
     )
     sites = await _open_sites(settings, registry, clock, stack)
     key_health = KeyHealthBook(clock)
@@ -136,22 +137,12 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     return StorageService(objects, limits), tenants
 
 
-def _registry_url(settings: Settings) -> str:
-    if settings.registry_url is not None:
-        return settings.registry_url.get_secret_value()
-    return f"sqlite+aiosqlite:///{settings.data_dir.absolute() / 'registry.db'}"
-
-
-def _keyring(settings: Settings) -> Path:
-    return settings.data_dir / "keyring" / "keyring.json"
-
-
 async def _open_sites(settings: Settings, registry: TenantRegistry, clock: Clock, stack: AsyncExitStack) -> Sites:
     """Every data centre: its store and its keys, each on this machine or elsewhere."""
     stores = {name: await _open_store(name, place, settings, stack) for name, place in settings.data_centers.items()}
     under_keyring = [stores[name] for name, place in settings.data_centers.items() if place.provider_key_arn is None]
     if under_keyring:
-        await refuse_lost_keyring(_keyring(settings), under_keyring, registry)
+        await refuse_lost_keyring(settings.keyring_path, under_keyring, registry)
     sites = {}
     for name, place in settings.data_centers.items():
         data_center = DataCenter(name, place.display_name or name, place.region)
@@ -182,8 +173,7 @@ async def _open_keys(
     if place.provider_key_arn is not None:
         kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint))
         return kms, KeyArn.parse(place.provider_key_arn)
-    keyring_path = _keyring(settings)
-    paths = keyring_path, keyring_path.with_name("root.key")
+    paths = settings.keyring_path, settings.keyring_path.with_name("root.key")
     admin = KeyringAdmin(*paths, clock)
     provider_key = await asyncio.to_thread(admin.ensure_provider_key, place.region)
     return await asyncio.to_thread(open_local_keyring, *paths, clock), provider_key

@@ -5,6 +5,7 @@ input.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from keystow_service.adapters.clock import SystemClock
-from keystow_service.adapters.keyring_admin import MAX_WAITING_DAYS, MIN_WAITING_DAYS, KeyringAdmin
+from keystow_service.adapters.keyring_admin import ANY_TENANT, MAX_WAITING_DAYS, MIN_WAITING_DAYS
 from keystow_service.adapters.keyring_file import KeyRecord
 from keystow_service.adapters.root_key import KeyringError
 from keystow_service.errors import KmsKeyArnInvalidError
+from keystow_service.keyring_place import KeyringPlace
 from keystow_service.model import KeyArn
+from keystow_service.settings import SettingsError
 
 keys = typer.Typer(
     name="keys",
@@ -26,18 +28,25 @@ keys = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="KEYSTOW_CONFIG", help="The server's settings: they say where its data is."),
+]
 DataDir = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="KEYSTOW_DATA_DIR", help="The server's data; the keyring is in keyring/ there."),
+    Path | None,
+    typer.Option("--data-dir", help="The server's data, before the settings; the keyring is in keyring/ there."),
 ]
 KeyringPath = Annotated[
     Path | None,
     typer.Option("--keyring", help="The keyring file, if it is elsewhere. root.key is expected beside it."),
 ]
+AllTenants = Annotated[
+    bool, typer.Option("--yes-all-tenants", help="Do not ask, though the key serves any number of tenants.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Arn = Annotated[str, typer.Argument(metavar="ARN", help="The key's full ARN.")]
+_WORD = "all tenants"
 
-DEFAULT_DATA_DIR = Path("data")
+Arn = Annotated[str, typer.Argument(metavar="ARN", help="The key's full ARN.")]
 
 
 @keys.command()
@@ -46,26 +55,35 @@ def create(
     region: Annotated[str, typer.Option(help="Region of the key's ARN; must be the data centre's.")],
     tenant: Annotated[list[str], typer.Option(help='A tenant that the key may serve; repeatable. "*" is any.')],
     description: Annotated[str, typer.Option(help="For people.")] = "",
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    init: Annotated[bool, typer.Option("--init", help="Make the keyring, before a server has.")] = False,
+    config: Config = None,
+    data_dir: DataDir = None,
     keyring: KeyringPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create an enabled key and print its ARN. Makes the keyring on first use."""
+    """Create an enabled key and print its ARN."""
     with _explained():
-        key = _admin(data_dir, keyring).create(region, tenants=tenant, description=description)
+        place = KeyringPlace.of(config, data_dir, keyring)
+        if not init and not place.keyring.exists():
+            raise KeyringError(
+                f"There is no keyring {place.keyring}, and a second one would be of no use to the server. Name the "
+                "server's place with --config or --data-dir; before its first start, --init makes the keyring."
+            )
+        key = place.admin().create(region, tenants=tenant, description=description)
     typer.echo(json.dumps(_as_json(key)) if as_json else key.arn.text)
 
 
 @keys.command("list")
 def list_keys(
     *,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Config = None,
+    data_dir: DataDir = None,
     keyring: KeyringPath = None,
     as_json: AsJson = False,
 ) -> None:
     """List all keys: ARN, state, tenants, description."""
     with _explained():
-        found = _admin(data_dir, keyring).list()
+        found = KeyringPlace.of(config, data_dir, keyring).admin().list()
     if as_json:
         typer.echo(json.dumps([_as_json(key) for key in found]))
         return
@@ -77,26 +95,31 @@ def list_keys(
 def disable(
     *,
     arn: Arn,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Config = None,
+    data_dir: DataDir = None,
     keyring: KeyringPath = None,
+    yes_all_tenants: AllTenants = False,
     as_json: AsJson = False,
 ) -> None:
     """Cut off backup, restore and export of the key's tenants, until it is enabled."""
     with _explained():
-        _print(_admin(data_dir, keyring).disable(KeyArn.parse(arn)), as_json=as_json)
+        place = KeyringPlace.of(config, data_dir, keyring)
+        _confirm("Disabling", arn, place, sure=yes_all_tenants)
+        _print(place.admin().disable(KeyArn.parse(arn)), as_json=as_json)
 
 
 @keys.command()
 def enable(
     *,
     arn: Arn,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Config = None,
+    data_dir: DataDir = None,
     keyring: KeyringPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a disabled key work again."""
     with _explained():
-        _print(_admin(data_dir, keyring).enable(KeyArn.parse(arn)), as_json=as_json)
+        _print(KeyringPlace.of(config, data_dir, keyring).admin().enable(KeyArn.parse(arn)), as_json=as_json)
 
 
 @keys.command("schedule-deletion")
@@ -106,44 +129,60 @@ def schedule_deletion(
     days: Annotated[
         int, typer.Option(min=MIN_WAITING_DAYS, max=MAX_WAITING_DAYS, help="Waiting time.")
     ] = MAX_WAITING_DAYS,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Config = None,
+    data_dir: DataDir = None,
     keyring: KeyringPath = None,
+    yes_all_tenants: AllTenants = False,
     as_json: AsJson = False,
 ) -> None:
     """Stop the key now, and destroy it after the waiting time: all data under it is unreadable then, for good."""
     with _explained():
-        _print(_admin(data_dir, keyring).schedule_deletion(KeyArn.parse(arn), days=days), as_json=as_json)
+        place = KeyringPlace.of(config, data_dir, keyring)
+        _confirm("Deleting", arn, place, sure=yes_all_tenants)
+        _print(place.admin().schedule_deletion(KeyArn.parse(arn), days=days), as_json=as_json)
 
 
 @keys.command("cancel-deletion")
 def cancel_deletion(
     *,
     arn: Arn,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Config = None,
+    data_dir: DataDir = None,
     keyring: KeyringPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Keep a key that is scheduled for deletion. It is disabled then: enable it to use it."""
     with _explained():
-        _print(_admin(data_dir, keyring).cancel_deletion(KeyArn.parse(arn)), as_json=as_json)
+        _print(KeyringPlace.of(config, data_dir, keyring).admin().cancel_deletion(KeyArn.parse(arn)), as_json=as_json)
 
 
 @keys.command()
 def rotate(
     *,
     arn: Arn,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Config = None,
+    data_dir: DataDir = None,
     keyring: KeyringPath = None,
     as_json: AsJson = False,
 ) -> None:
     """Give the key new material. What was written before stays readable."""
     with _explained():
-        _print(_admin(data_dir, keyring).rotate(KeyArn.parse(arn)), as_json=as_json)
+        _print(KeyringPlace.of(config, data_dir, keyring).admin().rotate(KeyArn.parse(arn)), as_json=as_json)
 
 
-def _admin(data_dir: Path, keyring: Path | None) -> KeyringAdmin:
-    path = keyring or data_dir / "keyring" / "keyring.json"
-    return KeyringAdmin(path, path.with_name("root.key"), SystemClock())
+def _confirm(deed: str, arn: str, place: KeyringPlace, *, sure: bool) -> None:
+    """One key may stop many tenants at once: not without somebody's word for it. Raises KeyringError."""
+    key = place.admin().get(KeyArn.parse(arn))
+    if sure or ANY_TENANT not in key.tenants:
+        return
+    warning = (
+        f"{key.arn} serves any tenant. {deed} it stops all that are registered with it: {place.tenants_of(key.arn)}."
+    )
+    if not sys.stdin.isatty():
+        raise KeyringError(f"{warning} Nothing was changed. If all of them are meant, say so with --yes-all-tenants.")
+    typer.echo(f"keystow-service: {warning}", err=True)
+    if typer.prompt(f'Type "{_WORD}" if you mean it', err=True) != _WORD:
+        raise KeyringError("Nothing was changed.")
 
 
 @contextmanager
@@ -155,6 +194,10 @@ def _explained() -> Iterator[None]:
         raise typer.BadParameter(error.message) from None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    except SettingsError as error:
+        for problem in error.problems:
+            typer.echo(f"keystow-service: {problem}", err=True)
+        raise typer.Exit(2) from None
     except KeyringError as error:
         typer.echo(f"keystow-service: {error}", err=True)
         raise typer.Exit(1) from None

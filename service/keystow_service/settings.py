@@ -156,6 +156,22 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def keyring_path(self) -> Path:
+        """Of the local keyring; root.key is beside it."""
+        return self.data_dir / "keyring" / "keyring.json"
+
+    @property
+    def registry_path(self) -> Path:
+        """Of the tenants, unless ``registry_url`` is set."""
+        return self.data_dir / "registry.db"
+
+    def registry_in_force(self) -> str:
+        """The registry's URL: a secret, if it was set."""
+        if self.registry_url is not None:
+            return self.registry_url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.registry_path.absolute()}"
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from keystow_service.adapters.clock import SystemClock
+from keystow_service.adapters.keyring_admin import KeyringAdmin
 from keystow_service.adapters.local_keyring import open_local_keyring
+from keystow_service.adapters.registry import open_registry
 from keystow_service.errors import KmsKeyDisabledError
-from keystow_service.model import KeyArn
+from keystow_service.model import KeyArn, KeyManagement, Tenant, TenantId
 
 _COMMAND = [sys.executable, "-c", "from keystow_service.cli_keys import keys; keys()"]
 
@@ -24,11 +27,12 @@ class Shell:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYSTOW_")}
         self.environment = {**environment, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*_COMMAND, *arguments],
             cwd=self.folder,
             env=self.environment,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -53,7 +57,7 @@ def shell(tmp_path: Path) -> Shell:
 
 def test_life_of_a_key(shell: Shell) -> None:
     """Each command does its part, says the state, and finds the keyring in ./data."""
-    arn = shell.ok("create", "--region", "us-east-1", "--tenant", "acme", "--description", "Acme's own")
+    arn = shell.ok("create", "--init", "--region", "us-east-1", "--tenant", "acme", "--description", "Acme's own")
     assert KeyArn.parse(arn).region == "us-east-1"
     assert (shell.folder / "data" / "keyring" / "root.key").stat().st_mode & 0o777 == 0o600
     assert shell.ok("list") == f"{arn}  ENABLED  acme  Acme's own"
@@ -67,7 +71,7 @@ def test_life_of_a_key(shell: Shell) -> None:
 def test_json(shell: Shell) -> None:
     """With --json each command prints the key, and list all of them."""
     created = json.loads(
-        shell.ok("create", "--region", "eu-west-2", "--tenant", "b-tenant", "--tenant", "acme", "--json")
+        shell.ok("create", "--init", "--region", "eu-west-2", "--tenant", "b-tenant", "--tenant", "acme", "--json")
     )
     assert created["tenants"] == ["acme", "b-tenant"]
     scheduled = json.loads(shell.ok("schedule-deletion", created["arn"], "--json"))
@@ -79,19 +83,23 @@ def test_json(shell: Shell) -> None:
 def test_places(shell: Shell, tmp_path: Path) -> None:
     """The keyring is where KEYSTOW_DATA_DIR, --data-dir or --keyring say, the last one first."""
     shell.environment["KEYSTOW_DATA_DIR"] = str(tmp_path / "from-environment")
-    shell.ok("create", "--region", "us-east-1", "--tenant", "acme")
+    shell.ok("create", "--init", "--region", "us-east-1", "--tenant", "acme")
     assert (tmp_path / "from-environment" / "keyring" / "keyring.json").exists()
-    shell.ok("create", "--region", "us-east-1", "--tenant", "acme", "--data-dir", str(tmp_path / "from-option"))
+    shell.ok(
+        "create", "--init", "--region", "us-east-1", "--tenant", "acme", "--data-dir", str(tmp_path / "from-option")
+    )
     assert (tmp_path / "from-option" / "keyring" / "keyring.json").exists()
-    shell.ok("create", "--region", "us-east-1", "--tenant", "acme", "--keyring", str(tmp_path / "alone" / "k.json"))
+    shell.ok(
+        "create", "--init", "--region", "us-east-1", "--tenant", "acme", "--keyring", str(tmp_path / "alone" / "k.json")
+    )
     assert (tmp_path / "alone" / "root.key").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["create", "--region", "moon", "--tenant", "acme"], "arn:aws:kms"),
-        (["create", "--region", "us-east-1", "--tenant", "ACME"], "3 to 63"),
+        (["create", "--init", "--region", "moon", "--tenant", "acme"], "arn:aws:kms"),
+        (["create", "--init", "--region", "us-east-1", "--tenant", "ACME"], "3 to 63"),
         (["create", "--region", "us-east-1"], "--tenant"),
         (["disable", "alias/acme"], "aliases are refused"),
         (["disable"], "ARN"),
@@ -114,7 +122,7 @@ def test_failures(shell: Shell) -> None:
     assert (code, output) == (1, "")
     assert "data/keyring/keyring.json" in errors
     assert not (shell.folder / "data").exists()
-    arn = shell.ok("create", "--region", "us-east-1", "--tenant", "acme")
+    arn = shell.ok("create", "--init", "--region", "us-east-1", "--tenant", "acme")
     code, _, errors = shell.run("cancel-deletion", arn)
     assert code == 1
     assert f"{arn} is not scheduled for deletion" in errors
@@ -129,7 +137,7 @@ async def test_running_server_sees_commands(shell: Shell) -> None:
     """What a command did counts for a server that was running before, at once."""
     folder = shell.folder / "data" / "keyring"
     server = open_local_keyring(folder / "keyring.json", folder / "root.key", SystemClock())
-    arn = KeyArn.parse(shell.ok("create", "--region", "us-east-1", "--tenant", "acme"))
+    arn = KeyArn.parse(shell.ok("create", "--init", "--region", "us-east-1", "--tenant", "acme"))
     context = {"keystow:tenant": "acme"}
     key = await server.generate_data_key(arn, context)
     shell.ok("disable", arn.text)
@@ -139,9 +147,74 @@ async def test_running_server_sees_commands(shell: Shell) -> None:
     assert await server.unwrap(arn, key.wrapped, context) == key.plaintext
 
 
+def test_no_second_keyring_by_accident(shell: Shell) -> None:
+    """In a place without a keyring, the wrong one perhaps, nothing is made unless somebody says so."""
+    code, output, errors = shell.run("create", "--region", "us-east-1", "--tenant", "acme")
+    assert (code, output) == (1, "")
+    for named in ("data/keyring/keyring.json", "--config", "--data-dir", "--init"):
+        assert named in errors
+    assert not (shell.folder / "data").exists()
+
+
+def test_the_servers_settings_say_where(shell: Shell, tmp_path: Path) -> None:
+    """--config or KEYSTOW_CONFIG finds the keyring where the server of those settings has it; wrong ones are named."""
+    config = tmp_path / "keystow.toml"
+    config.write_text(f'data_dir = "{tmp_path / "elsewhere"}"')
+    arn = shell.ok("create", "--init", "--region", "us-east-1", "--tenant", "acme", "--config", str(config))
+    assert (tmp_path / "elsewhere" / "keyring" / "keyring.json").exists()
+    shell.environment["KEYSTOW_CONFIG"] = str(config)
+    assert shell.ok("list") == f"{arn}  ENABLED  acme"
+    config.write_text("listn = 1")
+    assert shell.run("list") == (2, "", "keystow-service: listn: there is no such setting\n")
+
+
+@pytest.fixture
+async def provider_key(shell: Shell) -> str:
+    """Of a deployment in ./data with two tenants, one under a key of its own."""
+    folder = shell.folder / "data" / "keyring"
+    admin = KeyringAdmin(folder / "keyring.json", folder / "root.key", SystemClock())
+    provider = admin.ensure_provider_key("us-east-1")
+    own = admin.create("us-east-1", tenants=["globex"]).arn
+    async with open_registry(f"sqlite+aiosqlite:///{shell.folder / 'data' / 'registry.db'}") as registry:
+        for name, management, arn in (
+            ("acme", KeyManagement.PROVIDER, provider),
+            ("globex", KeyManagement.SELF, own),
+        ):
+            await registry.add(Tenant(TenantId(name), "", management, arn, "us", SystemClock().now()))
+    return provider.text
+
+
+@pytest.mark.parametrize("command", ["disable", "schedule-deletion"])
+def test_a_key_of_many_tenants_is_not_stopped_by_accident(shell: Shell, provider_key: str, command: str) -> None:
+    """Who is affected is named, and nothing happens until somebody says that all of them are meant."""
+    code, output, errors = shell.run(command, provider_key)
+    assert (code, output) == (1, "")
+    assert "registered with it: acme." in errors
+    assert "--yes-all-tenants" in errors
+    assert shell.ok("list").splitlines()[0].startswith(f"{provider_key}  ENABLED")
+    assert provider_key in shell.ok(command, provider_key, "--yes-all-tenants")
+    assert not shell.ok("list").splitlines()[0].startswith(f"{provider_key}  ENABLED")
+
+
+@pytest.mark.parametrize(("typed", "state"), [("all tenants", "DISABLED"), ("yes", "ENABLED")])
+def test_on_a_terminal_the_word_is_typed(shell: Shell, provider_key: str, typed: str, state: str) -> None:
+    """Not a letter that a hand types by itself."""
+    ours, its = pty.openpty()
+    try:
+        os.write(ours, f"{typed}\n".encode())
+        with shell.start("disable", provider_key, stdin=its) as process:
+            _, errors = process.communicate()
+        assert process.returncode == (0 if state == "DISABLED" else 1)
+        assert "acme" in errors
+    finally:
+        os.close(ours)
+        os.close(its)
+    assert shell.ok("list").splitlines()[0].startswith(f"{provider_key}  {state}")
+
+
 def test_processes_at_once(shell: Shell) -> None:
     """Commands of several processes at once, on a keyring that does not exist yet, all have their effect."""
-    processes = [shell.start("create", "--region", "us-east-1", "--tenant", "acme") for _ in range(6)]
+    processes = [shell.start("create", "--init", "--region", "us-east-1", "--tenant", "acme") for _ in range(6)]
     arns = []
     for process in processes:
         with process:

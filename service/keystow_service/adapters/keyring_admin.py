@@ -40,6 +40,13 @@ class KeyringAdmin:
         _, keyring = self._file.load()
         return [key for key in keyring.values() if not key.expired(self._clock.now())]
 
+    def get(self, arn: KeyArn) -> KeyRecord:
+        """One that exists. Raises KeyringError."""
+        for key in self.list():
+            if key.arn == arn:
+                return key
+        raise self._unknown(arn)
+
     def create(self, region: str, *, tenants: Sequence[str], description: str = "") -> KeyRecord:
         """A new enabled key that serves these tenants, and "*" any. Makes the keyring on first use.
 
@@ -128,11 +135,14 @@ class KeyringAdmin:
     def _change(self, arn: KeyArn, change: Callable[[KeyRecord], KeyRecord]) -> KeyRecord:
         def apply(keyring: Keyring) -> tuple[Keyring, KeyRecord]:
             if arn.text not in keyring:
-                raise KeyringError(f"There is no key {arn} in {self._file.path}.")
+                raise self._unknown(arn)
             changed = change(keyring[arn.text])
             return {**keyring, arn.text: changed}, changed
 
         return self._file.update(apply)
+
+    def _unknown(self, arn: KeyArn) -> KeyringError:
+        return KeyringError(f"There is no key {arn} in {self._file.path}.")
 
 
 def _new_arn(region: str) -> KeyArn:
