@@ -44,7 +44,7 @@ def test_each_name_has_a_path_of_its_own(first: str, second: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(names=st.sets(_NAMES, max_size=12), data=st.data())
 def test_listing_is_the_sorted_names(names: set[str], data: st.DataObject) -> None:
-    """For any names, prefix and start, a listing gives exactly the names between, in byte order."""
+    """For any names, prefix, start and batch, a listing gives exactly the names between, in byte order."""
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         for name in names:
@@ -55,7 +55,8 @@ def test_listing_is_the_sorted_names(names: set[str], data: st.DataObject) -> No
             prefix = data.draw(_NAMES.flatmap(_cut) | st.sampled_from(sorted(names) or [""]).flatmap(_cut))
             start = data.draw(_NAMES.flatmap(_cut) | st.sampled_from(sorted(names) or [""]))
             wanted = [name for name in sorted(names, key=str.encode) if name.startswith(prefix) and name > start]
-            assert [name for name, _ in listing.names(root, prefix, start)] == wanted
+            batch = data.draw(st.integers(1, 14))
+            assert [name for name, _ in listing.names(root, prefix, start, batch=batch)] == wanted
 
 
 def test_listing_reads_only_what_it_needs(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_listing_reads_only_what_it_needs(tmp_path: Path) -> None:
                 (path / f"_{third}!").touch()
     (tmp_path / "objects" / "other" / "_deep").mkdir(parents=True)
     with _opened_directories(tmp_path) as opened:
-        page = islice(listing.names(tmp_path, "objects/acme/", "objects/acme/_4/_7/_1!"), 3)
+        page = islice(listing.names(tmp_path, "objects/acme/", "objects/acme/_4/_7/_1!", batch=4), 3)
         assert [name for name, _ in page] == [f"objects/acme/_4/{end}" for end in ("_7/_2!", "_8/_0!", "_8/_1!")]
     assert opened == [f"objects/acme{end}" for end in ("", "/_4", "/_4/_7", "/_4/_8")]
 

@@ -89,6 +89,6 @@ class LocalStore:
 
     def _list(self, prefix: str, start_after: str, limit: int) -> Sequence[StoredObject]:
         self._files.check()
-        found = listing.names(self._files.root, prefix, start_after)
+        found = listing.names(self._files.root, prefix, start_after, batch=limit + 1)
         standing = (stored for name, path in found if (stored := self._files.stored(name, path)) is not None)
         return list(islice(standing, limit))
