@@ -308,11 +308,61 @@ async def test_answer_for_another_key(kms: FakeKms, service: AwsKms) -> None:
         await service.describe(arn)
 
 
-async def test_answer_that_is_none(kms: FakeKms, service: AwsKms) -> None:
-    """Success without a data key in it is no success."""
+NONSENSE = {
+    "nothing": b"",
+    "no JSON": b"<html>foreign text</html>",
+    "not UTF-8": b"\xff\xfe",
+    "null": b"null",
+    "a list": b"[]",
+    "a text": b'"foreign text"',
+    "an empty object": b"{}",
+    "fields of other types": b'{"KeyId": [], "Plaintext": 1, "CiphertextBlob": {}, "KeyMetadata": []}',
+    "no base64": b'{"KeyId": "", "Plaintext": "?", "CiphertextBlob": "?", "KeyMetadata": {"Arn": 1}}',
+    "a code of another type": b'{"__type": [], "message": {}}',
+}
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("nonsense", NONSENSE)
+async def test_answers_that_are_none(kms: FakeKms, service: AwsKms, nonsense: str, status: int) -> None:
+    """What is not the JSON that KMS promises comes from something before it, or is a failure of KMS: try again."""
     arn = key_of(kms)
-    kms.fail_next(Fault("Nothing", status=200))
-    with pytest.raises(errors.InternalError):
+    key = await service.generate_data_key(arn, ACME)
+    for call in (
+        lambda: service.generate_data_key(arn, ACME),
+        lambda: service.unwrap(arn, key.wrapped, ACME),
+        lambda: service.describe(arn),
+    ):
+        kms.fail_next(Fault(status=status, body=NONSENSE[nonsense]))
+        with pytest.raises(errors.KmsUnavailableError) as caught:
+            await call()
+        assert "foreign" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"[]",
+        b'{"KeyState": []}',
+        b'{"KeyState": {}, "DeletionDate": "never"}',
+        b'{"KeyState": "PendingDeletion", "DeletionDate": []}',
+    ],
+)
+async def test_a_refusal_with_a_senseless_description(kms: FakeKms, service: AwsKms, metadata: bytes) -> None:
+    """The refusal is told for what it is, and closes the lease, whatever DescribeKey says of the key."""
+    arn = key_of(kms)
+    kms.fail_next(Fault("DisabledException", "is foreign"))
+    kms.fail_next(Fault(status=200, body=b'{"KeyMetadata": ' + metadata + b"}"))
+    async with raises(errors.KmsKeyDisabledError, kms, arn):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_a_refusal_whose_text_is_none(kms: FakeKms, service: AwsKms) -> None:
+    """So it is if its message is no text, and DescribeKey does not answer."""
+    arn = key_of(kms)
+    kms.fail_next(Fault(body=b'{"__type": "DisabledException", "message": [1]}'))
+    kms.fail_next(Fault())
+    with pytest.raises(errors.KmsKeyDisabledError):
         await service.generate_data_key(arn, ACME)
 
 

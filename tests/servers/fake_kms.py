@@ -72,11 +72,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What the next request meets. Without a code: its connection is dropped, unanswered."""
+    """What the next request meets. Without a code: its connection is dropped, unanswered; or gets just this body."""
 
     code: str = ""
     message: str = "foreign text"
     status: int = 400
+    body: bytes | None = None
 
 
 class Refusal(Exception):  # noqa: N818 - an answer of the protocol
@@ -144,6 +145,9 @@ class FakeKms:
         request_id = str(uuid4())
         fault = self._faults.pop(0) if self._faults else None
         status, code = 200, "OK"
+        if fault is not None and fault.body is not None:
+            self.requests.append(Request(operation, body["KeyId"], {}, request_id, "nonsense"))
+            return fault.status, request_id, fault.body
         try:
             content = self.answer(operation, region, body) if fault is None else _meet(fault)
         except Refusal as refusal:

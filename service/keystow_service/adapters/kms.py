@@ -5,8 +5,8 @@ CloudTrail shows it; an answer for another key is refused; and every failure is 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING, TypeVar
@@ -18,12 +18,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from keystow_service.adapters import kms_errors
-from keystow_service.errors import KeystowError
+from keystow_service.errors import KeystowError, KmsKeyArnInvalidError
 from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyState
 from keystow_service.ports import EncryptionContext
 
 if TYPE_CHECKING:
     from types_aiobotocore_kms import KMSClient  # a development dependency
+    from types_aiobotocore_kms.type_defs import DecryptResponseTypeDef, GenerateDataKeyResponseTypeDef
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,9 @@ _T = TypeVar("_T")
 _DATA_KEY_SIZE = 32
 _MAX_CIPHERTEXT_SIZE = 6144  # of Decrypt's CiphertextBlob
 _OPERATIONS = ("GenerateDataKey", "Decrypt", "DescribeKey")
+
+# What botocore raises, and what we raise, on taking apart an answer that is not the JSON that KMS promises.
+_UNREADABLE = (AttributeError, KeyError, TypeError, ValueError, KmsKeyArnInvalidError)
 
 _STATES = {
     "Enabled": KeyState.ENABLED,
@@ -88,43 +92,38 @@ class AwsKms:
 
     async def generate_data_key(self, arn: KeyArn, context: EncryptionContext) -> DataKey:
         """See ports.KeyService. https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html"""
-        answer = await self._ask(
-            arn,
-            self._client.generate_data_key(KeyId=arn.text, KeySpec="AES_256", EncryptionContext=dict(context)),
-        )
-        plaintext, wrapped = answer.get("Plaintext", b""), answer.get("CiphertextBlob", b"")
-        _check(arn, answer.get("KeyId"), plaintext)
-        if not wrapped:
-            raise _strange(arn)
-        return DataKey(plaintext, wrapped)
+        with _readable(arn):
+            answer = await self._ask(
+                arn,
+                self._client.generate_data_key(KeyId=arn.text, KeySpec="AES_256", EncryptionContext=dict(context)),
+            )
+            return DataKey(_plaintext(arn, answer), _present(answer["CiphertextBlob"]))
 
     async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> bytes:
         """See ports.KeyService. https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html"""
         if not 1 <= len(wrapped) <= _MAX_CIPHERTEXT_SIZE:
             raise kms_errors.WRAPPED_KEY_INVALID.error(arn, None)
-        answer = await self._ask(
-            arn,
-            self._client.decrypt(KeyId=arn.text, CiphertextBlob=wrapped, EncryptionContext=dict(context)),
-        )
-        plaintext = answer.get("Plaintext", b"")
-        _check(arn, answer.get("KeyId"), plaintext)
-        return plaintext
+        with _readable(arn):
+            answer = await self._ask(
+                arn,
+                self._client.decrypt(KeyId=arn.text, CiphertextBlob=wrapped, EncryptionContext=dict(context)),
+            )
+            return _plaintext(arn, answer)
 
     async def describe(self, arn: KeyArn) -> KeyDescription:
         """See ports.KeyService. https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html"""
-        answer = await self._ask(arn, self._client.describe_key(KeyId=arn.text))
-        metadata = answer.get("KeyMetadata")
-        if metadata is None or metadata.get("Arn") != arn.text:
-            raise _strange(arn)
-        deletion_time = metadata.get("DeletionDate")
-        return KeyDescription(
-            arn=arn,
-            state=_STATES.get(metadata.get("KeyState", ""), KeyState.UNAVAILABLE),
-            customer_managed=metadata.get("KeyManager") == "CUSTOMER",
-            symmetric_encryption=metadata.get("KeySpec") == "SYMMETRIC_DEFAULT"
-            and metadata.get("KeyUsage") == "ENCRYPT_DECRYPT",
-            deletion_time=None if deletion_time is None else deletion_time.astimezone(UTC),
-        )
+        with _readable(arn):
+            metadata = (await self._ask(arn, self._client.describe_key(KeyId=arn.text)))["KeyMetadata"]
+            _expect(arn, metadata["Arn"])
+            deletion_time = metadata.get("DeletionDate")
+            return KeyDescription(
+                arn=arn,
+                state=_STATES.get(metadata.get("KeyState", ""), KeyState.UNAVAILABLE),
+                customer_managed=metadata.get("KeyManager") == "CUSTOMER",
+                symmetric_encryption=metadata.get("KeySpec") == "SYMMETRIC_DEFAULT"
+                and metadata.get("KeyUsage") == "ENCRYPT_DECRYPT",
+                deletion_time=None if deletion_time is None else deletion_time.astimezone(UTC),
+            )
 
     async def _ask(self, arn: KeyArn, request: Awaitable[_T]) -> _T:
         """The answer to a request about a key, or one of our errors."""
@@ -145,7 +144,7 @@ class AwsKms:
         if refusal.operation_name not in _OPERATIONS:  # STS, on the way to credentials
             verdict = kms_errors.CREDENTIALS
         elif code in kms_errors.STATE_CODES:
-            verdict = await self._tell_apart(arn, code, answer.get("Error", {}).get("Message", ""))
+            verdict = await self._tell_apart(arn, code, kms_errors.error_text(answer))
         else:
             verdict = kms_errors.by_code(code, request_id)
         return verdict.error(arn, request_id)
@@ -155,18 +154,38 @@ class AwsKms:
         try:
             async with asyncio.timeout(self._patience.explanation):
                 answer = await self._client.describe_key(KeyId=arn.text)
-        except (ClientError, BotoCoreError, ResponseParserError, TimeoutError) as error:
+            metadata = answer["KeyMetadata"]
+            return kms_errors.by_state(code, metadata.get("KeyState", ""), metadata.get("DeletionDate"))
+        except (ClientError, BotoCoreError, ResponseParserError, TimeoutError, *_UNREADABLE) as error:
             log.info("kms.key_not_described", key_arn=arn.text, kind=type(error).__name__)
             return kms_errors.by_text(code, text)
-        metadata = answer.get("KeyMetadata", {})
-        return kms_errors.by_state(code, metadata.get("KeyState", ""), metadata.get("DeletionDate"))
 
 
-def _check(arn: KeyArn, answered_for: str | None, plaintext: bytes) -> None:
-    if answered_for != arn.text or len(plaintext) != _DATA_KEY_SIZE:
-        raise _strange(arn)
+@contextmanager
+def _readable(arn: KeyArn) -> Iterator[None]:
+    """Around an answer and all that is taken from it. Raises KmsUnavailableError for what is not what KMS promises."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        log.warning("kms.unreadable_answer", key_arn=arn.text, kind=type(error).__name__)
+        raise kms_errors.UNAVAILABLE.error(arn, None) from None
 
 
-def _strange(arn: KeyArn) -> KeystowError:
-    log.error("kms.strange_answer", key_arn=arn.text)
-    return kms_errors.INTERNAL.error(arn, None)
+def _plaintext(arn: KeyArn, answer: "GenerateDataKeyResponseTypeDef | DecryptResponseTypeDef") -> bytes:
+    _expect(arn, answer["KeyId"])
+    if len(answer["Plaintext"]) != _DATA_KEY_SIZE:
+        raise ValueError("no data key")
+    return answer["Plaintext"]
+
+
+def _present(blob: bytes) -> bytes:
+    if not blob:
+        raise ValueError("nothing in it")
+    return blob
+
+
+def _expect(arn: KeyArn, answered_for: str) -> None:
+    """KMS answered for this key. Raises InternalError for another one: that no repetition mends."""
+    if KeyArn.parse(answered_for) != arn:
+        log.error("kms.strange_answer", key_arn=arn.text)
+        raise kms_errors.INTERNAL.error(arn, None)

@@ -126,9 +126,8 @@ CREDENTIALS = Verdict(
 INTERNAL = Verdict(InternalError, "AWS KMS gave an answer that the service does not know. Its log holds the code.")
 
 # https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html#API_Decrypt_Errors, likewise GenerateDataKey and
-# DescribeKey, and https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html. Three digits are the status of
-# an answer that is not from KMS but from something before it. DisabledException and KMSInvalidStateException do not
-# say enough: STATE_CODES.
+# DescribeKey, and https://docs.aws.amazon.com/kms/latest/APIReference/CommonErrors.html.
+# DisabledException and KMSInvalidStateException do not say enough: STATE_CODES.
 BY_CODE: Mapping[str, Verdict] = MappingProxyType(
     {
         "NotFoundException": NOT_FOUND,
@@ -147,10 +146,6 @@ BY_CODE: Mapping[str, Verdict] = MappingProxyType(
         "ServiceUnavailableException": UNAVAILABLE,
         "RequestTimeout": UNAVAILABLE,
         "RequestTimeoutException": UNAVAILABLE,
-        "500": UNAVAILABLE,
-        "502": UNAVAILABLE,
-        "503": UNAVAILABLE,
-        "504": UNAVAILABLE,
         "ThrottlingException": THROTTLED,
         "Throttling": THROTTLED,
         "ThrottledException": THROTTLED,
@@ -234,6 +229,10 @@ def by_text(code: str, text: str) -> Verdict:
 def by_code(code: str, request_id: str | None) -> Verdict:
     """The verdict on every other code."""
     verdict = BY_CODE.get(code)
+    if (
+        verdict is None and code.isdecimal()
+    ):  # the status of an answer that is not from KMS but from something before it
+        return UNAVAILABLE
     if verdict is None:
         log.error("kms.unknown_error_code", code=code[:64], aws_request_id=request_id)
         return INTERNAL
@@ -253,6 +252,11 @@ def by_exception(error: BotoCoreError | ResponseParserError) -> Verdict:
 def error_code(answer: Mapping[str, Any]) -> str:
     """The code in a ClientError's response."""
     return str(answer.get("Error", {}).get("Code", ""))
+
+
+def error_text(answer: Mapping[str, Any]) -> str:
+    """AWS's sentence in a ClientError's response. For by_text alone: it goes nowhere else."""
+    return str(answer.get("Error", {}).get("Message", ""))
 
 
 def request_id(answer: Mapping[str, Any]) -> str | None:
