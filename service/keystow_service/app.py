@@ -20,6 +20,7 @@ from keystow_service.adapters.local_store import open_local_store
 from keystow_service.adapters.registry import open_registry
 from keystow_service.adapters.root_key import KeyringError
 from keystow_service.adapters.s3 import S3Options, open_s3
+from keystow_service.adapters.tls_files import TlsFilesError, WatchedTlsFiles
 from keystow_service.errors import KeystowError
 from keystow_service.keys.health import KeyHealthBook
 from keystow_service.keys.leases import DataKeys, LeasePolicy
@@ -41,6 +42,7 @@ from keystow_service.ports import Clock, KeyService, ObjectStore, Site, Sites, T
 from keystow_service.rpc.interceptors import CallInterceptor
 from keystow_service.rpc.storage import Limits, ObjectUseCases, StorageService
 from keystow_service.rpc.tenants import TenantService
+from keystow_service.rpc.tls import server_credentials
 from keystow_service.settings import DataCenterSettings, Settings
 
 _SERVICES = (
@@ -68,14 +70,19 @@ async def open_server(settings: Settings) -> AsyncIterator[str]:
     """
     async with AsyncExitStack() as stack:
         try:
+            tls = WatchedTlsFiles(settings.tls_files) if settings.tls_files else None
             storage, tenants = await _open_services(settings, stack)
-        except (KeystowError, KeyringError) as error:
+        except (KeystowError, KeyringError, TlsFilesError) as error:
             raise StartError(str(error)) from None
         except OSError as error:
             raise StartError(f"cannot use {error.filename or settings.data_dir}: {error.strerror}") from None
-        calls = CallInterceptor(frozenset(_SERVICES), max_calls=settings.max_calls)
+        calls = CallInterceptor(
+            frozenset(_SERVICES),
+            max_calls=settings.max_calls,
+            certificate_required=settings.tls_client_ca is not None,
+        )
         server, health_service = _build(storage, tenants, calls)
-        port = _bind(server, settings.listen)
+        port = _bind(server, settings.listen, tls)
         for service in _SERVICES:
             await health_service.set(service, health_pb2.HealthCheckResponse.SERVING)
         await server.start()
@@ -203,9 +210,12 @@ def _build(
     return server, health_service
 
 
-def _bind(server: grpc.aio.Server, listen: str) -> int:
+def _bind(server: grpc.aio.Server, listen: str, tls: WatchedTlsFiles | None) -> int:
     try:
-        port = server.add_insecure_port(listen)
+        if tls is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(listen, server_credentials(tls.current))
     except RuntimeError:
         port = 0
     if port == 0:

@@ -5,14 +5,13 @@ import os
 import signal
 import sys
 from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated
 
 import structlog
 import typer
 
 from keystow_service import allocator, cli_health, cli_keys, log
-from keystow_service.settings import Settings, SettingsError, load
+from keystow_service.adapters.tls_files import TlsFilesError, read_tls_files
+from keystow_service.cli_config import ConfigOption, refuse, settings_in_force
 
 app = typer.Typer(
     name="keystow-service",
@@ -24,19 +23,15 @@ app.add_typer(cli_keys.keys, name="keys")
 app.command()(cli_health.health)
 
 EXIT_FAILURE = 1
-EXIT_USAGE = 2
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", envvar="KEYSTOW_CONFIG", help="A TOML file with settings; KEYSTOW_… variables go first."),
-]
 
 
 @app.command()
 def serve(config: ConfigOption = None) -> None:
     """Serve until SIGTERM or SIGINT, then finish what runs and stop."""
     allocator.tune()
-    settings = _settings(config)
+    # Its lines are not JSON. INFO has one for each TLS handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    settings = settings_in_force(config)
     log.configure(settings.log_format)
     os.umask(0o077)
     from keystow_service.app import StartError, open_server  # noqa: PLC0415 - after the allocator is set
@@ -61,8 +56,13 @@ def serve(config: ConfigOption = None) -> None:
 
 @app.command("check-config")
 def check_config(config: ConfigOption = None) -> None:
-    """Say what is wrong with the settings, by name. Starts nothing."""
-    settings = _settings(config)
+    """Say what is wrong with the settings, and with the certificates that they name. Starts nothing."""
+    settings = settings_in_force(config)
+    if settings.tls_files:
+        try:
+            read_tls_files(settings.tls_files)
+        except TlsFilesError as error:
+            refuse(error.problems)
     for name, value in settings.model_dump(mode="json", exclude={"data_centers"}).items():
         typer.echo(f"{name} = {value}")
     for name, place in settings.data_centers.items():
@@ -70,15 +70,6 @@ def check_config(config: ConfigOption = None) -> None:
         keys = "AWS KMS" if place.provider_key_arn else f"the keyring in {settings.data_dir}"
         typer.echo(f"data_centers.{name}: {place.region}, objects: {objects}, keys: {keys}")
     typer.echo("The settings are valid.", err=True)
-
-
-def _settings(config: Path | None) -> Settings:
-    try:
-        return load(config)
-    except SettingsError as error:
-        for problem in error.problems:
-            typer.echo(f"keystow-service: {problem}", err=True)
-        raise typer.Exit(EXIT_USAGE) from None
 
 
 def main() -> None:

@@ -41,6 +41,17 @@ ANONYMOUS = Caller("anonymous")
 
 
 @dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """What the server shows to clients, and whose certificates it wants of them: PEM, checked, fit for use together."""
+
+    certificate_chain: bytes
+    private_key: bytes = field(repr=False)
+    client_ca: bytes | None  # None: clients need no certificate
+    serial: str  # of the certificate, hexadecimal
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class KeyArn:
     """The full ARN of one KMS key (https://docs.aws.amazon.com/kms/latest/developerguide/concepts-key-id.html)."""
 

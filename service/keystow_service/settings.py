@@ -16,14 +16,28 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
+from keystow_service.adapters.tls_files import TlsFiles
 from keystow_service.envelope.layout import MAX_SIZE
 from keystow_service.errors import KmsKeyArnInvalidError
 from keystow_service.model import GIB, MIB, KeyArn
 
 _PREFIX = "KEYSTOW_"
 _MAX_PORT = 65535
-# Read by other programs of the family, not by the service.
-_FOREIGN = frozenset({"KEYSTOW_ADDRESS", "KEYSTOW_CONFIG", "KEYSTOW_FLOE_KATS"})
+# Read by commands of the family, not as settings of the server.
+_FOREIGN = frozenset(
+    _PREFIX + name
+    for name in (
+        "ADDRESS",
+        "CA_FILE",
+        "CLIENT_CERTIFICATE",
+        "CLIENT_KEY",
+        "CONFIG",
+        "FLOE_KATS",
+        "INSECURE",
+        "SERVER_NAME",
+        "TLS",
+    )
+)
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
@@ -108,7 +122,11 @@ class Settings(BaseSettings):
     )
 
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")] = "127.0.0.1:50051"
-    # Without TLS and authentication anyone who reaches the port reads everything: loopback only, unless this is true.
+    # Files in PEM form, read again when they change. With a client CA, clients need a certificate that it issued.
+    tls_certificate: Path | None = None
+    tls_private_key: Path | None = None
+    tls_client_ca: Path | None = None
+    # Without client certificates anyone who reaches the port reads everything: loopback only, unless this is true.
     listen_insecurely_beyond_loopback: bool = False
     data_dir: Path = Path("data")
     # Part of every KMS encryption context: never change it while objects exist. With a bucket or KMS it has no default.
@@ -149,10 +167,18 @@ class Settings(BaseSettings):
         host, _, port = self.listen.rpartition(":")
         if int(port) > _MAX_PORT:
             raise ValueError(f"listen is {self.listen}, and ports end at {_MAX_PORT}")
-        if not (self.listen_insecurely_beyond_loopback or _is_loopback(host)):
+        if self.tls_certificate and not self.tls_private_key:
+            raise ValueError("tls_certificate is set, but tls_private_key is not")
+        for name in ("tls_private_key", "tls_client_ca"):
+            if getattr(self, name) and not self.tls_certificate:
+                raise ValueError(f"{name} is set, but tls_certificate is not")
+        if not (self.tls_client_ca or self.listen_insecurely_beyond_loopback or _is_loopback(host)):
+            lacking = (
+                "TLS alone keeps nobody out: set tls_client_ca" if self.tls_certificate else "there is no TLS: set it"
+            )
             raise ValueError(
-                f"listen is {self.listen}, which is beyond loopback, and there is no TLS: "
-                "set listen_insecurely_beyond_loopback = true if the network protects the port"
+                f"listen is {self.listen}, which is beyond loopback, and {lacking}, "
+                "or set listen_insecurely_beyond_loopback = true if the network protects the port"
             )
         return self
 
@@ -171,6 +197,13 @@ class Settings(BaseSettings):
         if self.registry_url is not None:
             return self.registry_url.get_secret_value()
         return f"sqlite+aiosqlite:///{self.registry_path.absolute()}"
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """Where the port's certificates are; None without TLS."""
+        if self.tls_certificate is None or self.tls_private_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_private_key, self.tls_client_ca)
 
     @classmethod
     def settings_customise_sources(

@@ -23,11 +23,22 @@ class KeystowServer:
     process: subprocess.Popen[str]
     address: str = ""
     output: list[str] = field(default_factory=list)
+    grown: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def log(self) -> Sequence[Mapping[str, Any]]:
         """The structured lines so far."""
         return [json.loads(line) for line in list(self.output) if line.startswith("{")]
+
+    def told(self, event: str, count: int = 1) -> Sequence[Mapping[str, Any]]:
+        """The structured lines of one kind, once there are so many; what is logged may take a moment to arrive."""
+
+        def lines() -> Sequence[Mapping[str, Any]]:
+            return [entry for entry in self.log if entry["event"] == event]
+
+        with self.grown:
+            assert self.grown.wait_for(lambda: len(lines()) >= count, START_TIMEOUT), (event, self.output)
+            return lines()
 
     @property
     def peak_memory(self) -> int:
@@ -87,7 +98,9 @@ def _follow(server: KeystowServer, told: threading.Event) -> None:
     assert server.process.stderr is not None
     try:
         for line in server.process.stderr:
-            server.output.append(line)
+            with server.grown:
+                server.output.append(line)
+                server.grown.notify_all()
             if not server.address:
                 server.address = next((entry["address"] for entry in server.log if entry["event"] == "serving"), "")
                 if server.address:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -26,12 +27,15 @@ from keystow_service.errors import (
     ShuttingDownError,
     Violation,
 )
+from keystow_service.model import Caller
 from keystow_service.rpc.call import Call, current_call
 from keystow_service.rpc.status import STATUS, to_status
+from keystow_service.rpc.tls import caller_of
 
 log = structlog.get_logger(__name__)
 
 Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Identify: TypeAlias = Callable[[Mapping[str, Iterable[bytes]]], Caller]
 
 
 class Unreadable:
@@ -51,10 +55,14 @@ def readable(message: object) -> Any:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """See the module."""
 
-    def __init__(self, services: frozenset[str], *, max_calls: int) -> None:
-        """``services`` are the full names of the gRPC services that are ours; others pass untouched."""
+    def __init__(self, services: frozenset[str], *, max_calls: int, certificate_required: bool) -> None:
+        """``services`` are the full names of the gRPC services that are ours; others pass untouched.
+
+        Where a client certificate is required, it names the caller.
+        """
         self._services = services
         self._calls = _CallsUnderWay(max_calls)
+        self._identify = partial(caller_of, certificate_required=certificate_required)
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -70,7 +78,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             service, _, name = method.lstrip("/").partition("/")
             if handler is None or service not in self._services:
                 return handler
-            wrapped = self._handlers[method] = _wrap(handler, name, self._calls)
+            wrapped = self._handlers[method] = _wrap(handler, name, self._calls, self._identify)
         return wrapped
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - giving up is not an error here
@@ -111,7 +119,7 @@ class _CallsUnderWay:
             )
 
 
-def _wrap(handler: Any, name: str, calls: _CallsUnderWay) -> Any:
+def _wrap(handler: Any, name: str, calls: _CallsUnderWay, identify: Identify) -> Any:
     parse = handler.request_deserializer
 
     def deserialize(data: bytes) -> Message | Unreadable:
@@ -130,7 +138,7 @@ def _wrap(handler: Any, name: str, calls: _CallsUnderWay) -> Any:
                 call.concerns(tenant_id=_field(message, "tenant_id"), key=_field(message, "key"))
                 return await inner(message, context)
 
-            return await _conduct(name, context, calls, run)
+            return await _conduct(name, context, calls, identify, run)
 
         field = "unary_unary" if handler.unary_unary else "unary_stream"
         return handler._replace(request_deserializer=deserialize, **{field: with_request})
@@ -138,18 +146,21 @@ def _wrap(handler: Any, name: str, calls: _CallsUnderWay) -> Any:
     stream = handler.stream_stream
 
     async def with_stream(requests: Any, context: Context) -> None:
-        await _conduct(name, context, calls, lambda _: stream(requests, context))
+        await _conduct(name, context, calls, identify, lambda _: stream(requests, context))
 
     return handler._replace(request_deserializer=deserialize, stream_stream=with_stream)
 
 
-async def _conduct(name: str, context: Context, calls: _CallsUnderWay, run: Callable[[Call], Awaitable[Any]]) -> Any:
+async def _conduct(
+    name: str, context: Context, calls: _CallsUnderWay, identify: Identify, run: Callable[[Call], Awaitable[Any]]
+) -> Any:
     call = Call(name)
     current_call.set(call)
     started = time.monotonic()
     code, failure = "CANCELLED", None
     with calls:
         try:
+            call.caller = identify(context.auth_context())
             calls.admit()
             answer = await run(call)
             code = "OK"
