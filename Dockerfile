@@ -33,8 +33,8 @@ RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     pip --python /opt/keystow/bin/python install --no-cache-dir --no-deps --no-index /wheels/*.whl \
     && pip --python /opt/keystow/bin/python check
 
-# KEYSTOW_LISTEN_INSECURELY_BEYOND_LOOPBACK is not set, on purpose: without TLS whoever reaches the port reads
-# everything, so the server does not start until somebody says that the network protects it.
+# KEYSTOW_LISTEN_INSECURELY_BEYOND_LOOPBACK is not set, on purpose: without client certificates whoever reaches the
+# port reads everything, so the server does not start until somebody says that the network protects it.
 ENV PATH=/opt/keystow/bin:$PATH \
     KEYSTOW_DATA_DIR=/data \
     KEYSTOW_LISTEN=[::]:50051

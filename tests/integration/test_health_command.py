@@ -18,7 +18,9 @@ from keystow.v1.storage_pb2 import Chunk, GetRequest, PutFinish, PutHeader, PutR
 from keystow.v1.storage_pb2_grpc import StorageServiceStub
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_PROVIDER, RegisterTenantRequest
 from keystow.v1.tenants_pb2_grpc import TenantServiceStub
+from servers.authority import Authority
 from servers.keystow import KeystowServer, keystow_server
+from tls.port import write_files
 
 _MIB = 1 << 20
 _SIZE = 64 * _MIB
@@ -86,6 +88,42 @@ def test_draining(tmp_path: Path) -> None:
         get.cancel()
 
 
+def test_over_tls(tmp_path: Path) -> None:
+    """By the server's own settings: in TLS, and with its own certificate where one is wanted, or with another's."""
+    files = write_files(tmp_path)
+    client = files.authority.client("health").write(tmp_path, "health")
+    with keystow_server(tmp_path / "data", settings=files.mutual) as server:
+        asked = {**files.mutual, "KEYSTOW_LISTEN": server.address}
+        assert health(**asked) == (0, "SERVING\n", "")
+        assert health("--certificate", str(client[0]), "--private-key", str(client[1]), **asked) == (0, "SERVING\n", "")
+        stranger = Authority("others").client("health").write(tmp_path, "stranger")
+        variables = {"KEYSTOW_CLIENT_CERTIFICATE": str(stranger[0]), "KEYSTOW_CLIENT_KEY": str(stranger[1])}
+        assert health(**asked, **variables) == (1, "no answer: UNAVAILABLE\n", "")
+        config = tmp_path / "keystow.toml"
+        config.write_text(
+            "".join(f'{name.removeprefix("KEYSTOW_").lower()} = "{value}"\n' for name, value in asked.items())
+        )
+        assert health("--config", str(config)) == (0, "SERVING\n", "")
+        # A certificate that has come before its key: the server serves, so it is healthy.
+        (tmp_path / "server.crt").write_bytes(files.authority.server("keystow.example").certificate_pem)
+        assert health("--certificate", str(client[0]), "--private-key", str(client[1]), **asked) == (0, "SERVING\n", "")
+        (tmp_path / "server.key").unlink()
+        code, output, errors = health(**asked)
+        assert (code, output) == (2, "")
+        assert "server.key cannot be read: No such file or directory" in errors
+
+
+def test_over_tls_nobody_there(tmp_path: Path) -> None:
+    """Where nobody listens, or nobody speaks TLS, there is no answer."""
+    files = write_files(tmp_path)
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{reserved.getsockname()[1]}"
+        assert health(**files.settings, KEYSTOW_LISTEN=address) == (1, "no answer: ConnectionRefusedError\n", "")
+    with keystow_server(tmp_path / "data") as server:
+        assert health(**files.settings, KEYSTOW_LISTEN=server.address)[:2] == (1, "no answer: SSLError\n")
+
+
 def test_nobody_there() -> None:
     """Where nobody listens there is no answer: exit code 1."""
     with socket.socket() as reserved:
@@ -109,6 +147,8 @@ def test_nobody_answers() -> None:
         (["--address", "50051"], "50051 is not HOST:PORT"),
         (["--address", "localhost:grpc"], "localhost:grpc is not HOST:PORT"),
         (["--timeout", "0"], "'--timeout'"),
+        (["--certificate", "c"], "--certificate and --private-key go together"),
+        (["--config", "/missing.toml"], "/missing.toml: cannot be read"),
     ],
 )
 def test_bad_input(arguments: list[str], complaint: str) -> None:

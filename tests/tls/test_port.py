@@ -222,11 +222,16 @@ def test_files_that_vanish(server: KeystowServer, files: Files) -> None:
     before = presented(server.address)
     key = files.folder / "server.key"
     kept = key.read_bytes()
+
+    def spoil_client_ca() -> None:
+        replace(key, kept)
+        replace(files.folder / "ca.crt", b"")
+
     for spoil in (
         lambda: key.write_bytes(kept[:100]),
         lambda: key.chmod(0o644),
         key.unlink,
-        lambda: (replace(key, kept), replace(files.folder / "ca.crt", b"")),
+        spoil_client_ca,
     ):
         spoil()
         assert presented(server.address) == before
