@@ -3,8 +3,6 @@
 import asyncio
 import io
 import logging
-import os
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from client.scripted import MIB, Context, ScriptedServer, answer_get, fail, fail
 from keystow.v1 import storage_pb2 as pb
 from keystow_client import (
     AsyncClient,
-    IncompleteError,
     KeystowError,
     NotFoundError,
     RetryPolicy,
@@ -261,17 +258,6 @@ def cut_short(server: ScriptedServer) -> Any:
     return step
 
 
-async def test_an_iterator_that_has_begun_does_not_start_again(client: AsyncClient, server: ScriptedServer) -> None:
-    """Bytes already handed out cannot be taken back: the caller hears of the failure."""
-    await client.put("acme", "k", BIG)
-    server.storage.next("Get", cut_short(server))
-    async with await client.get("acme", "k") as download:
-        assert await anext(download) == BIG[:MIB]
-        with pytest.raises(TransportError):
-            await anext(download)
-    assert len(server.storage.requests["Get"]) == 1
-
-
 async def test_a_seekable_file_gets_the_same_version_again(client: AsyncClient, server: ScriptedServer) -> None:
     """A file that is written over in place is pinned to the version that it holds a part of."""
     await client.put("acme", "k", BIG)
@@ -310,26 +296,6 @@ async def test_a_path_follows_the_object_to_its_new_version(
     with pytest.raises(KeystowError) as failure:
         await client.get("acme", "k", tmp_path / "dest", version_id="v0")
     assert (failure.value.reason, failure.value.attempts) == ("OBJECT_CHANGED", 1)
-
-
-async def test_a_pipe_that_was_written_to_is_not_written_again(client: AsyncClient, server: ScriptedServer) -> None:
-    """What left through a pipe cannot be taken back."""
-    await client.put("acme", "k", BIG)
-    server.storage.next("Get", cut_short(server))
-    reading, writing = os.pipe()
-    taken: list[bytes] = []
-
-    def drain() -> None:
-        with os.fdopen(reading, "rb") as file:
-            taken.append(file.read())
-
-    reader = threading.Thread(target=drain)
-    reader.start()
-    with os.fdopen(writing, "wb", buffering=0) as pipe, pytest.raises(IncompleteError):
-        await client.get("acme", "k", pipe)
-    reader.join()
-    assert taken == [BIG[:MIB]]
-    assert len(server.storage.requests["Get"]) == 1
 
 
 # --- Delete -----------------------------------------------------------------------------------------------------------

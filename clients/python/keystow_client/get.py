@@ -1,12 +1,13 @@
 """One object's way from the service: every chunk checked, and nothing called complete that is not.
 
 A chunk out of order or with another checksum, a range or version other than the one asked for, and a stream that ends
-before GetFinish all raise. An iterator hands bytes on as they come; whoever must not see any of an incomplete object
-gets into a path.
+before GetFinish all raise. A connection that breaks is replaced, and the rest of the range is asked for, of the same
+version. An iterator hands bytes on as they come; whoever must not see any of an incomplete object gets into a path.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Container
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -19,7 +20,7 @@ from keystow_client.channel import translated
 from keystow_client.errors import IncompleteError, IntegrityError, KeystowError, Recovery
 from keystow_client.models import ObjectInfo
 from keystow_client.put_stream import Progress
-from keystow_client.retry import FROM_THE_START, RetryPolicy, retrying
+from keystow_client.retry import FROM_THE_START, GOING_ON, Retries, RetryPolicy
 from keystow_client.sinks import Sink
 from keystow_client.threads import TransferThread
 
@@ -53,7 +54,7 @@ class GetStream:
         return header
 
     async def content(self, header: GetHeader) -> AsyncGenerator[bytes, None]:
-        """The bytes after the header, never an empty chunk. Ends only once everything is verified."""
+        """The bytes after the header, never an empty chunk. Ends only once this stream is whole."""
         position, crc32c = header.offset, 0
         end = header.offset + header.length
         try:
@@ -69,10 +70,7 @@ class GetStream:
                 raise _corrupt("an unexpected message")
             if position != end:
                 raise _corrupt("fewer bytes than it announced")
-            expected = {response.finish.crc32c}
-            if header.length == header.object.size and header.object.HasField("crc32c"):
-                expected.add(header.object.crc32c)
-            if expected != {crc32c}:
+            if response.finish.crc32c != crc32c:
                 raise _corrupt("bytes with a wrong checksum")
             if await self._read() is not None:
                 raise _corrupt("a message after the last one")
@@ -90,20 +88,92 @@ class GetStream:
         return response if isinstance(response, GetResponse) else None
 
 
+class Reading:
+    """The bytes of one Get, over as many streams as it takes; all of one version."""
+
+    def __init__(
+        self, stub: "StorageServiceAsyncStub", request: GetRequest, retries: Retries, stall_timeout: float
+    ) -> None:
+        """Nothing is asked for yet. ``position`` counts what was read, from 0 whatever the range."""
+        self.position = 0
+        self._stub = stub
+        self._retries = retries
+        self._stall_timeout = stall_timeout
+        self._request = GetRequest()
+        self._request.CopyFrom(request)
+        self._stream: GetStream | None = None
+
+    async def open(self) -> GetHeader:
+        """The object and the range. Tried again until it is there, and pins the version for all that follows."""
+        header = await self._begin(FROM_THE_START)
+        self._request.version_id = header.object.version_id
+        return header
+
+    async def content(self, header: GetHeader) -> AsyncGenerator[bytes, None]:
+        """The bytes after ``open``; a stream that breaks is continued by another for the rest of the range.
+
+        Ends only once everything is verified: each stream, and the whole if it is the whole object.
+        """
+        crc32c = 0
+        rest = header
+        while True:
+            try:
+                async with aclosing(self._opened.content(rest)) as content:
+                    async for data in content:
+                        self.position += len(data)
+                        crc32c = google_crc32c.extend(crc32c, data)
+                        yield data
+                break
+            except KeystowError as error:
+                await self._retries.pause(error, helps=error.recovery in GOING_ON, position=self.position)
+            self._request.offset = header.offset + self.position
+            if self._request.HasField("length"):
+                self._request.length = header.length - self.position
+            rest = await self._begin(GOING_ON)
+        whole = header.length == header.object.size and header.object.HasField("crc32c")
+        if whole and header.object.crc32c != crc32c:
+            raise _corrupt("bytes with a wrong checksum")
+
+    def cancel(self) -> None:
+        """End the call, whatever is left of it."""
+        if self._stream is not None:
+            self._stream.cancel()
+
+    @property
+    def _opened(self) -> GetStream:
+        if self._stream is None:
+            raise ValueError("open first")
+        return self._stream
+
+    async def _begin(self, helpful: Container[Recovery]) -> GetHeader:
+        while True:
+            self._stream = GetStream(self._stub.Get(self._request), self._stall_timeout)
+            try:
+                return await self._stream.header(self._request)
+            except KeystowError as error:
+                self._stream.cancel()
+                gone = error.reason == "OBJECT_CHANGED" and self._request.version_id != ""
+                await self._retries.pause(error, helps=error.recovery in helpful and not gone, position=self.position)
+            except BaseException:
+                self._stream.cancel()
+                raise
+
+
 class AsyncDownload:
     """The bytes of one Get, as an async iterator of verified chunks of at most 2 MiB.
 
     Use it as an async context manager, or read it to its end. ``info`` describes the object; ``offset`` and ``length``
-    are the range served, after clipping to the object.
+    are the range served, after clipping to the object. A broken connection is replaced, and the bytes go on where they
+    ended, of the same version.
     """
 
-    def __init__(self, stream: GetStream, header: GetHeader) -> None:
+    def __init__(self, reading: Reading, header: GetHeader) -> None:
         """Made by the client, once the header is there."""
         self.info = ObjectInfo.from_proto(header.object)
         self.offset = header.offset
         self.length = header.length
-        self._stream = stream
-        self._content = stream.content(header)
+        self._reading = reading
+        self._content = reading.content(header)
 
     def __aiter__(self) -> Self:
         """Itself: the bytes come once."""
@@ -116,7 +186,7 @@ class AsyncDownload:
     async def aclose(self) -> None:
         """End the call, whatever is left of it."""
         await self._content.aclose()
-        self._stream.cancel()
+        self._reading.cancel()
 
     async def __aenter__(self) -> Self:
         """The call is running already."""
@@ -136,55 +206,46 @@ class Getter:
     stall_timeout: float
 
     async def download(self, request: GetRequest) -> AsyncDownload:
-        """The object's bytes, for the caller to iterate. Tried again only until the first message has come."""
-        return await retrying(
-            lambda: self._begin(request),
-            self.retry,
-            lambda error: error.recovery in FROM_THE_START and not _is_pinned_away(error, request),
-        )
+        """The object's bytes, for the caller to iterate."""
+        return await self._download(request, Retries(self.retry))
 
     async def fetch(self, request: GetRequest, sink: Sink, thread: TransferThread, progress: Progress) -> ObjectInfo:
         """Write the object's bytes to the sink. Raises KeystowError, and what the sink raises.
 
-        ``progress`` hears the bytes received so far, from 0 again at each attempt.
+        ``progress`` hears the bytes received so far, from 0 again if they have to be fetched from the beginning.
         """
         wanted = GetRequest()
         wanted.CopyFrom(request)
-
-        async def attempt() -> ObjectInfo:
-            await thread.run(sink.start)
-            async with await self._begin(wanted) as download:
-                if sink.rewrites_in_place:
-                    wanted.version_id = download.info.version_id
-                received = 0
-                async for data in download:
-                    await thread.run(partial(sink.write, data))
-                    received += len(data)
-                    progress(received)
-            await thread.run(sink.commit)
-            return download.info
-
-        def helps(error: KeystowError) -> bool:
-            return error.recovery in FROM_THE_START and sink.restartable and not _is_pinned_away(error, wanted)
-
+        retries = Retries(self.retry)
+        furthest = 0
         try:
-            return await retrying(attempt, self.retry, helps)
+            while True:
+                try:
+                    await thread.run(sink.start)
+                    async with await self._download(wanted, retries) as download:
+                        if sink.rewrites_in_place:
+                            wanted.version_id = download.info.version_id
+                        received = 0
+                        async for data in download:
+                            await thread.run(partial(sink.write, data))
+                            received += len(data)
+                            furthest = max(furthest, received)
+                            progress(received)
+                    await thread.run(sink.commit)
+                except KeystowError as error:
+                    if error.recovery is not Recovery.RESTART:
+                        raise  # the download has tried what could be
+                    gone = error.reason == "OBJECT_CHANGED" and wanted.version_id != ""
+                    await retries.pause(error, helps=sink.restartable and not gone, position=furthest)
+                else:
+                    return download.info
         except BaseException:
             await asyncio.shield(thread.run(sink.discard))
             raise
 
-    async def _begin(self, request: GetRequest) -> AsyncDownload:
-        stream = GetStream(self.stub.Get(request), self.stall_timeout)
-        try:
-            return AsyncDownload(stream, await stream.header(request))
-        except BaseException:
-            stream.cancel()
-            raise
-
-
-def _is_pinned_away(error: KeystowError, request: GetRequest) -> bool:
-    """Whether the version asked for is gone for good."""
-    return error.reason == "OBJECT_CHANGED" and request.version_id != ""
+    async def _download(self, request: GetRequest, retries: Retries) -> AsyncDownload:
+        reading = Reading(self.stub, request, retries, self.stall_timeout)
+        return AsyncDownload(reading, await reading.open())
 
 
 def _checked(chunk: Chunk, position: int, end: int) -> bytes:

@@ -64,20 +64,24 @@ class Retries:
         self._failures = 0
         self._give_up_at = 0.0
         self._furthest = 0
+        self._last: KeystowError | None = None
 
     async def pause(self, error: KeystowError, *, helps: bool, position: int = 0) -> None:
         """Wait until the next attempt. Raises the failure if there is to be none.
 
         ``helps`` says whether another attempt could; ``position`` how far, in bytes, all attempts together have come.
+        A failure that one caller cannot help and hands to the next counts once.
         """
-        self._attempts += 1
-        error.attempts = self._attempts
         now = time.monotonic()
-        if position > self._furthest:
-            self._furthest, self._failures = position, 0
-        self._failures += 1
-        if self._failures == 1:
-            self._give_up_at = now + self._policy.total_seconds
+        if error is not self._last:
+            self._last = error
+            self._attempts += 1
+            error.attempts = self._attempts
+            if position > self._furthest:
+                self._furthest, self._failures = position, 0
+            self._failures += 1
+            if self._failures == 1:
+                self._give_up_at = now + self._policy.total_seconds
         delay = self._policy.delay(self._failures, error.retry_after)
         if not helps or self._failures >= self._policy.max_attempts or now + delay > self._give_up_at:
             raise error
