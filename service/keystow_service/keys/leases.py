@@ -3,8 +3,8 @@
 A plaintext data key in memory works on after its KMS key is disabled. So every use of one stands under a lease: proof
 that the KMS key answered this service recently. A lease counts from the moment the request to KMS was sent. Until
 ``refresh`` seconds it is fresh; then one background request renews it; after ``bound`` seconds nothing is sealed or
-opened until KMS has answered again. A refusal ends it at once and drops the cached data keys. There is no other way
-to a plaintext data key than through this module.
+opened until KMS has answered again, and cached data keys that nobody uses leave the memory. A refusal ends it at once
+and drops them. There is no other way to a plaintext data key than through this module.
 
 Sealing and opening have a lease each, because KMS grants GenerateDataKey and Decrypt apart.
 """
@@ -23,6 +23,7 @@ from keystow_service.errors import (
     KeystowError,
     KmsAccessDeniedError,
     KmsGrantInvalidError,
+    KmsUnavailableError,
     WrappedKeyInvalidError,
 )
 from keystow_service.model import DataKey, KeyArn, Tenant, TenantId
@@ -34,6 +35,9 @@ _T = TypeVar("_T")
 
 # KMS refuses these per operation and principal; every other refusal is about the key itself.
 _REFUSES_ONE_OPERATION = (KmsAccessDeniedError, KmsGrantInvalidError)
+
+
+_WARNING_INTERVAL = 60.0  # seconds between two of the same warning about one tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +140,33 @@ class _TenantKeys:
     opened: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)  # wrapped → plaintext, oldest use first
     requests: dict[bytes, asyncio.Task[bytes]] = field(default_factory=dict)  # unwraps under way, by wrapped key
     generation: asyncio.Task[DataKey] | None = None  # the GenerateDataKey under way
+    expiry: asyncio.TimerHandle | None = None  # of what is cached
+    warned: tuple[str, float] = ("", 0.0)  # of what, and when
 
     def drop(self) -> None:
         self.seal_key = None
         self.opened.clear()
+
+    def keep(self) -> None:
+        """See that what is cached is dropped once its lease is over: one timer, set again while leases are renewed."""
+        if self.expiry is None:
+            leases = [self.sealing] * (self.seal_key is not None) + [self.opening] * bool(self.opened)
+            if leases:
+                left = min(lease.remaining() for lease in leases)
+                self.expiry = asyncio.get_running_loop().call_later(max(left, 0), self._expire)
+
+    def _expire(self) -> None:
+        self.expiry = None
+        if not self.sealing.live():
+            self.seal_key = None
+        if not self.opening.live():
+            self.opened.clear()
+        self.keep()
+
+    def close(self) -> None:
+        self.drop()
+        if self.expiry is not None:
+            self.expiry.cancel()
 
 
 class DataKeys:
@@ -196,6 +223,8 @@ class DataKeys:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for keys in self._tenants.values():
+            keys.close()
         self._tenants.clear()
 
     def _of(self, tenant: Tenant) -> _TenantKeys:
@@ -213,10 +242,12 @@ class DataKeys:
         return keys
 
     async def _hold_sealing(self, keys: _TenantKeys) -> None:
-        if not keys.sealing.live():
+        if keys.sealing.live():
+            if keys.sealing.due():
+                self._start_generate(keys)
+            return
+        while not keys.sealing.live():
             await self._generate(keys)
-        elif keys.sealing.due():
-            self._start_generate(keys)
 
     async def _hold_opening(self, keys: _TenantKeys, wrapped: bytes) -> None:
         if keys.opening.live():
@@ -231,8 +262,6 @@ class DataKeys:
             except WrappedKeyInvalidError:
                 if own:
                     raise  # another's says nothing of this one
-            else:
-                return
 
     # One request at a time serves all who wait for it; shielded, so that the one who gives up takes it from nobody.
 
@@ -247,7 +276,7 @@ class DataKeys:
             task = asyncio.create_task(self._request_data_key(keys))
             keys.generation = task
             self._tasks.add(task)
-            task.add_done_callback(self._finished)
+            task.add_done_callback(partial(self._finished, keys))
         return keys.generation
 
     def _start_unwrap(self, keys: _TenantKeys, wrapped: bytes) -> asyncio.Task[bytes]:
@@ -256,20 +285,27 @@ class DataKeys:
             task = asyncio.create_task(self._request_unwrap(keys, wrapped))
             keys.requests[wrapped] = task
             self._tasks.add(task)
-            task.add_done_callback(self._finished)
+            task.add_done_callback(partial(self._finished, keys))
         return task
 
-    def _finished(self, task: asyncio.Task[DataKey] | asyncio.Task[bytes]) -> None:
+    def _finished(self, keys: _TenantKeys, task: asyncio.Task[DataKey] | asyncio.Task[bytes]) -> None:
+        """A background renewal has nobody who awaits it; whoever needs the key next asks again and is told."""
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A background renewal has nobody who awaits it; whoever needs the key next asks again and is told.
-            log.warning("kms_request_failed", reason=getattr(error, "reason", "INTERNAL"))
+        error = None if task.cancelled() else task.exception()
+        if error is None or isinstance(error, WrappedKeyInvalidError):
+            return
+        reason, now = getattr(error, "reason", "INTERNAL"), self._clock.boottime()
+        warned_of, warned_at = keys.warned
+        if reason != warned_of or now - warned_at >= _WARNING_INTERVAL:
+            keys.warned = (reason, now)
+            log.warning("kms_request_failed", tenant_id=keys.tenant_id, key_arn=keys.arn.text, reason=reason)
 
     async def _request_data_key(self, keys: _TenantKeys) -> DataKey:
         try:
             key = await self._ask(keys, keys.sealing, lambda: keys.service.generate_data_key(keys.arn, keys.context))
             keys.seal_key = key
             keys.seal_key_objects = 0
+            keys.keep()
             return key
         finally:
             keys.generation = None
@@ -283,6 +319,7 @@ class DataKeys:
             keys.opened.move_to_end(wrapped)
             while len(keys.opened) > self._policy.opened_keys_max:
                 keys.opened.popitem(last=False)
+            keys.keep()
             return plaintext
         finally:
             del keys.requests[wrapped]
@@ -304,6 +341,13 @@ class DataKeys:
                 raise
             if lease.prove(sent_at, refusals):
                 self._observer.succeeded(keys.tenant_id)
+                if not lease.live():
+                    raise KmsUnavailableError(
+                        f"KMS took longer than lease_bound ({self._policy.bound:g} s) to answer. Try again; if this "
+                        "lasts, the service's operator must raise lease_bound.",
+                        retry_after=1.0,
+                        key_arn=keys.arn.text,
+                    )
                 return answer
             # A refusal overtook this answer, which was given before it: it proves nothing. Ask again.
 
