@@ -1,5 +1,6 @@
 """Puts that are interrupted and continued: streams under the test's control, and their progress."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -13,15 +14,15 @@ PART = 8 * MIB  # of an object whose size is not declared, or small
 PutCall = grpc.aio.StreamStreamCall[PutRequest, PutResponse]
 
 
+@dataclass
 class ResumablePut:
     """One stream of a resumable upload. ``key`` and ``upload_id`` are those of all its streams."""
 
-    def __init__(self, call: PutCall, tenant: str, key: str, upload_id: str) -> None:
-        self.call = call
-        self.tenant = tenant
-        self.key = key
-        self.upload_id = upload_id
-        self.progress: list[UploadProgress] = []
+    call: PutCall
+    tenant: str
+    key: str
+    upload_id: str
+    progress: list[UploadProgress] = field(default_factory=list)
 
     async def told(self) -> UploadProgress:
         """The next progress."""

@@ -1,8 +1,8 @@
 """A keystow server in the test's event loop whose data centre is on moto's S3 and KMS, and boto3's view of it."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,9 @@ class Bucket:
         return [upload["UploadId"] for upload in listed.get("Uploads", [])]
 
 
-@asynccontextmanager
-async def serving_on_aws(
-    moto: MotoServer, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Server, Bucket]]:
-    """A server over a new bucket and a new provider key."""
+@contextmanager
+def aws_place(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DataCenterSettings, Bucket]]:
+    """A new bucket and a new provider key, and the data centre that they are."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", moto.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto.secret_access_key)
     name = f"keystow-{uuid.uuid4().hex}"
@@ -73,5 +71,14 @@ async def serving_on_aws(
             s3_endpoint=moto.endpoint,
             kms_endpoint=moto.endpoint,
         )
+        yield place, Bucket(s3, name)
+
+
+@asynccontextmanager
+async def serving_on_aws(
+    moto: MotoServer, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Server, Bucket]]:
+    """A server over a new bucket and a new provider key."""
+    with aws_place(moto, monkeypatch) as (place, bucket):
         async with serving(data_dir, deployment_id="tests", data_centers={DATA_CENTER: place}) as server:
-            yield server, Bucket(s3, name)
+            yield server, bucket

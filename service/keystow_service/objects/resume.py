@@ -18,7 +18,7 @@ from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode
 from keystow_service.objects.intake import Intake
 from keystow_service.objects.names import object_name
-from keystow_service.objects.progress import UPLOAD_LIFETIME, LatestProgress, ResumePoints
+from keystow_service.objects.progress import UPLOAD_LIFETIME, LatestProgress, Progress, ResumePoints
 from keystow_service.objects.standing import RepeatedPut, look
 from keystow_service.objects.transfer import PutPolicy, Stream, Transfer
 from keystow_service.ports import Absent, Clock, Matches, Sites, TenantRegistry, site_of
@@ -69,12 +69,14 @@ class ResumePut:
         tenant = await self._registry.get(command.tenant_id)
         store = site_of(self._sites, tenant).store
         token, put, state, held = await open_token(tenant, command, self._keys.for_resuming)
+        core = token.front.header.core
+        expire_time = core.create_time + UPLOAD_LIFETIME
         intake = Intake(put, self._policy.max_object_size, before=state.tally, progress=progress)
         standing = await look(store, tenant, command.key)
         if standing is not None and standing.written_by(put):
+            progress.publish(Progress(state.tally.size, command.token, expire_time))  # the client may wait for one
             return await self._repeated.answer(tenant, store, standing, put, intake, content)
-        core = token.front.header.core
-        points = ResumePoints(token.stored_front, held, core.create_time + UPLOAD_LIFETIME, progress)
+        points = ResumePoints(token.stored_front, held, expire_time, progress)
         points.require_time(self._clock.now())
         plan = PartPlan(V1, put.size)
         parts = state.parts.count

@@ -75,15 +75,16 @@ class RepeatedPut:
         intake: Intake,
         content: AsyncIterator[Chunk | Finish],
     ) -> ObjectInfo:
-        """Take the whole content again, or no chunk at all and a Finish with size and CRC32C, and compare.
+        """Take the content again to its end, or no chunk at all and a Finish with size and CRC32C, and compare.
 
         Raises UploadIdReusedError, the errors of Intake, and as ObjectOpening.
         """
         info = await self._described(tenant, store, standing, command)
+        start = intake.size
         async for message in content:
             if isinstance(message, Chunk):
                 intake.take(message)
-            elif intake.size == 0 and message.size > 0 and message.crc32c is not None:
+            elif intake.size == start < message.size and message.crc32c is not None:
                 sums = info.size, info.crc32c, info.sha256 or b""
                 _require_same(sums, (message.size, message.crc32c, message.sha256))
             else:

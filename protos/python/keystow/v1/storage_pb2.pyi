@@ -309,8 +309,9 @@ class PutHeader(_message.Message):
     if_version_id: _builtins.str
     """Replace only this version. Excludes write_mode."""
     resume_token: _builtins.bytes
-    """Continue an interrupted upload from its last UploadProgress: beside this set only tenant_id, key and upload_id.
-    The first Chunk's offset is that persisted_size.
+    """Continue an interrupted upload from its last UploadProgress: beside this set only tenant_id, key and upload_id;
+    resumable is implied. The first Chunk's offset is that persisted_size. If the upload was committed after all, and
+    its object stands, the answer is given again; PutFinish with size and crc32c may then follow at once.
     """
     verify_sha256: _builtins.bool
     """Also compute SHA-256, to be checked against PutFinish.sha256. Excludes resumable."""
@@ -412,7 +413,9 @@ class UploadProgress(_message.Message):
     stream continues the same upload. At most 256 MiB beyond it are in flight.
     """
     resume_token: _builtins.bytes
-    """Opaque; keep the latest one to resume on any replica. The first comes at persisted_size 0."""
+    """Opaque; keep the latest one to resume on any replica. The first comes at persisted_size 0, or where the stream
+    resumed; none comes to a repeated Put whose object stands already.
+    """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """After this the upload can no longer be resumed."""
