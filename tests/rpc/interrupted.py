@@ -1,12 +1,14 @@
 """Puts that are interrupted and continued: streams under the test's control, and their progress."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import google_crc32c
 import grpc
 
-from keystow.v1.storage_pb2 import ObjectInfo, PutRequest, PutResponse, UploadProgress
-from rpc.wire import MIB, TIMEOUT, chunk, finish, header, new_upload_id
+from keystow.v1.storage_pb2 import ObjectInfo, PutRequest, PutResponse, StatRequest, UploadProgress
+from rpc.wire import MIB, TIMEOUT, Failure, chunk, failure, finish, get, header, new_upload_id, send, told_by
 from servers.in_process import Server
 
 PART = 8 * MIB  # of an object whose size is not declared, or small
@@ -83,3 +85,34 @@ async def interrupted(
     await put.told_of(persisted)
     put.call.cancel()
     return put
+
+
+async def rival(server: Server, before: ResumablePut, last: UploadProgress, data: bytes) -> ObjectInfo | Failure:
+    """Go on from ``last`` to the end, side by side with others; how that ended.
+
+    By ``send``, because the asyncio client loses the status of a call that ends while it is still sending.
+    """
+    begun = header(before.tenant, before.key, upload_id=before.upload_id, resume_token=last.resume_token)
+    chunks = [chunk(at, data[at : at + MIB]) for at in range(last.persisted_size, len(data), MIB)]
+    end = finish(len(data), crc32c=google_crc32c.value(data))
+    try:
+        responses = await send(server, "Put", begun, *chunks, end)
+    except grpc.RpcError as error:
+        return told_by(error)
+    return PutResponse.FromString(responses[-1]).result.object
+
+
+async def expect_one_or_none(
+    server: Server, before: ResumablePut, ends: Sequence[ObjectInfo | Failure], contents: Sequence[bytes], *, moto: bool
+) -> None:
+    """Of several streams of one upload, one was committed, whole, or none; all others were told why not."""
+    committed = [data for end, data in zip(ends, contents, strict=True) if isinstance(end, ObjectInfo)]
+    reasons = {end.reason for end in ends if isinstance(end, Failure)}
+    gone = {"STORE_UNAVAILABLE"} if moto else set()  # its answer to a part of an upload that is gone
+    assert reasons <= {"UPLOAD_SUPERSEDED", "UPLOAD_EXPIRED", "UPLOAD_ID_REUSED"} | gone
+    assert len(committed) <= 1
+    if committed:
+        assert (await get(server, before.tenant, before.key)).data == committed[0]
+    else:
+        missing = await failure(server.storage.Stat(StatRequest(tenant_id=before.tenant, key=before.key)))
+        assert missing.reason == "OBJECT_NOT_FOUND"

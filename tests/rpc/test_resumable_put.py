@@ -1,7 +1,7 @@
 """Resumable Puts through a real channel, on the local store and on S3: nothing that was persisted is sent twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ from keystow.v1.storage_pb2 import (
     ObjectInfo,
     StatRequest,
 )
-from rpc.interrupted import PART, ResumablePut, begin, interrupted, resume
+from rpc.interrupted import PART, ResumablePut, begin, expect_one_or_none, interrupted, resume, rival
 from rpc.wire import (
     MIB,
     TIMEOUT,
@@ -265,26 +265,18 @@ async def test_a_stream_that_was_overtaken(replicas: Replicas) -> None:
     await new.send(data, start)
     await new.told_of(3 * PART)
     ends = [await _end(old, OTHER_DATA[: 2 * PART + 1]), await _end(new, data)]
-    await _expect_one_or_none(replicas, ends, [OTHER_DATA[: 2 * PART + 1], data])
+    await expect_one_or_none(replicas.first, old, ends, [OTHER_DATA[: 2 * PART + 1], data], moto=replicas.moto)
 
 
 async def test_two_streams_at_once_never_mix(replicas: Replicas) -> None:
     """Both continue from one token with different bytes, side by side: one or none of them commits, whole."""
     before = await cut(replicas)
-    start = before.progress[-1].persisted_size
-    contents = [DATA, DATA[:start] + OTHER_DATA[start:]]
-
-    async def rival(server: Server, data: bytes) -> ObjectInfo | Failure:
-        try:
-            stream = await resume(server, before, before.progress[-1].resume_token)
-            await stream.told()
-            await stream.send(data, start)
-        except grpc.aio.AioRpcError as error:
-            return told_by(error)
-        return await _end(stream, data)
-
-    ends = await asyncio.gather(rival(replicas.first, contents[0]), rival(replicas.second, contents[1]))
-    await _expect_one_or_none(replicas, ends, contents)
+    last = before.progress[-1]
+    contents = [DATA, DATA[: last.persisted_size] + OTHER_DATA[last.persisted_size :]]
+    ends = await asyncio.gather(
+        rival(replicas.first, before, last, contents[0]), rival(replicas.second, before, last, contents[1])
+    )
+    await expect_one_or_none(replicas.first, before, ends, contents, moto=replicas.moto)
 
 
 async def _end(stream: ResumablePut, data: bytes) -> ObjectInfo | Failure:
@@ -292,21 +284,6 @@ async def _end(stream: ResumablePut, data: bytes) -> ObjectInfo | Failure:
         return await stream.end(len(data), crc32c=google_crc32c.value(data))
     except grpc.aio.AioRpcError as error:
         return told_by(error)
-
-
-async def _expect_one_or_none(
-    replicas: Replicas, ends: Sequence[ObjectInfo | Failure], contents: Sequence[bytes]
-) -> None:
-    committed = [data for end, data in zip(ends, contents, strict=True) if isinstance(end, ObjectInfo)]
-    reasons = {end.reason for end in ends if isinstance(end, Failure)}
-    gone = {"STORE_UNAVAILABLE"} if replicas.moto else set()
-    assert reasons <= {"UPLOAD_SUPERSEDED", "UPLOAD_EXPIRED", "UPLOAD_ID_REUSED"} | gone
-    assert len(committed) <= 1
-    if committed:
-        assert await read(replicas) == committed[0]
-    else:
-        missing = await failure(replicas.first.storage.Stat(StatRequest(tenant_id=replicas.tenant, key="key")))
-        assert missing.reason == "OBJECT_NOT_FOUND"
 
 
 async def test_a_token_of_parts_that_were_sent_again(replicas: Replicas) -> None:

@@ -1,0 +1,178 @@
+"""A Put that is cut again and again, by everything that cuts: each time another server process goes on with it.
+
+Nothing passes from one process to the next but the token, which the client keeps, and what is in the store.
+"""
+
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import google_crc32c
+import pytest
+
+from client.relay import Relay
+from keystow.v1.storage_pb2 import ObjectInfo
+from rpc.interrupted import ResumablePut, begin, expect_one_or_none, interrupted, resume, rival
+from rpc.wire import MIB, content, get, new_upload_id
+from servers.in_process import DATA_CENTER, Server, attached, register
+from servers.keystow import KeystowServer, keystow_server
+from servers.moto import MotoServer, moto
+from servers.on_aws import aws_place
+
+__all__ = ["moto"]
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+SIZE = 100 * MIB + 12_345
+DATA = content(SIZE)
+CUTS = 20
+TENANT = "acme"
+
+Settings = Mapping[str, str]
+
+
+@contextmanager
+def on_this_machine(_: MotoServer) -> Iterator[Settings]:
+    """The embedded default."""
+    yield {}
+
+
+@contextmanager
+def on_aws(moto: MotoServer) -> Iterator[Settings]:
+    """A bucket and a KMS key on moto."""
+    with pytest.MonkeyPatch.context() as patch, aws_place(moto, patch) as (place, _):
+        places = {DATA_CENTER: place.model_dump(mode="json", exclude_defaults=True)}
+        yield {"KEYSTOW_DATA_CENTERS": json.dumps(places), "KEYSTOW_DEPLOYMENT_ID": "tests"}
+
+
+PLACES = pytest.mark.parametrize("place", [on_this_machine, on_aws], ids=["local", "s3"])
+Place = Callable[[MotoServer], AbstractContextManager[Settings]]
+
+
+class Backup:
+    """The client: what it sends, and the last progress that it was told."""
+
+    def __init__(self) -> None:
+        self.stream: ResumablePut | None = None
+        self.upload_id = new_upload_id()
+        self.token = b""
+        self.persisted = 0
+
+    async def open(self, server: Server) -> ResumablePut:
+        """The next stream of the upload."""
+        if self.stream is None or not self.token:
+            self.stream = await begin(server, TENANT, upload_id=self.upload_id)
+        else:
+            self.stream = await resume(server, self.stream, self.token)
+        return self.stream
+
+    async def send(self, server: Server, stop: int, cut: Callable[[ResumablePut], Awaitable[None]]) -> None:
+        """Send on from what is persisted up to ``stop``, and cut. Progress is taken as it comes."""
+        stream = await self.open(server)
+        listening = asyncio.create_task(self._listen(stream))
+        for offset in range(self.persisted, stop, MIB):
+            await stream.send(DATA[: min(offset + MIB, stop)], offset)
+        await cut(stream)
+        stream.call.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+    async def _listen(self, stream: ResumablePut) -> None:
+        while True:
+            told = await stream.told()
+            assert told.persisted_size >= self.persisted
+            self.token, self.persisted = told.resume_token, told.persisted_size
+
+    async def finish(self, server: Server) -> ObjectInfo:
+        """Send the rest."""
+        stream = await self.open(server)
+        assert (await stream.told()).persisted_size == self.persisted
+        await stream.send(DATA, self.persisted)
+        return await stream.end(SIZE, crc32c=google_crc32c.value(DATA))
+
+
+@asynccontextmanager
+async def running(data_dir: Path, settings: Settings) -> AsyncIterator[tuple[KeystowServer, Server]]:
+    """A new server process."""
+    with keystow_server(data_dir, settings=settings) as process:
+        async with attached(process.address, data_dir) as server:
+            yield process, server
+
+
+async def cut_client(backup: Backup, process: KeystowServer, data_dir: Path, stop: int) -> None:
+    """The client's call goes."""
+
+    async def cancel(stream: ResumablePut) -> None:
+        stream.call.cancel()
+
+    async with attached(process.address, data_dir) as server:
+        await backup.send(server, stop, cancel)
+
+
+async def cut_connection(backup: Backup, process: KeystowServer, data_dir: Path, stop: int) -> None:
+    """The connection is reset."""
+    with ExitStack() as connection:
+        relay = connection.enter_context(Relay(int(process.address.rpartition(":")[2])))
+
+        async def reset(_: ResumablePut) -> None:
+            await asyncio.to_thread(connection.close)
+
+        async with attached(relay.address, data_dir) as server:
+            await backup.send(server, stop, reset)
+
+
+async def cut_server(backup: Backup, process: KeystowServer, data_dir: Path, stop: int) -> None:
+    """The server is killed."""
+
+    async def kill(_: ResumablePut) -> None:
+        await asyncio.to_thread(process.kill)
+
+    async with attached(process.address, data_dir) as server:
+        await backup.send(server, stop, kill)
+
+
+@PLACES
+async def test_twenty_cuts(place: Place, moto: MotoServer, tmp_path: Path) -> None:
+    """Client, connection and server process go, at random points; the object is what was sent, byte for byte."""
+    seed = os.environ.get("KEYSTOW_CUTS") or str(time.time_ns())
+    sys.stdout.write(f"the same again: KEYSTOW_CUTS={seed}\n")  # pytest shows it where the test fails
+    chance = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    points = sorted(chance.randrange(SIZE) for _ in range(CUTS))
+    kinds = [chance.choice([cut_client, cut_connection, cut_server]) for _ in range(CUTS - 3)]
+    kinds += [cut_client, cut_connection, cut_server]
+    chance.shuffle(kinds)
+    backup = Backup()
+    with place(moto) as settings:
+        async with running(tmp_path, settings) as (_, server):
+            await register(server, TENANT)
+        for point, cut in zip(points, kinds, strict=True):
+            with keystow_server(tmp_path, settings=settings) as process:
+                await cut(backup, process, tmp_path, max(point, backup.persisted))
+        assert backup.persisted > 0
+        async with running(tmp_path, settings) as (_, server):
+            info = await backup.finish(server)
+        async with running(tmp_path, settings) as (_, server):
+            read = await get(server, TENANT, "key")
+            assert read.object == info
+            assert read.data == DATA
+
+
+@PLACES
+async def test_two_processes_with_one_token(place: Place, moto: MotoServer, tmp_path: Path) -> None:
+    """Two server processes go on with one upload at once, with other bytes each: never a mixture."""
+    data = DATA[: 40 * MIB]
+    with place(moto) as settings:
+        async with running(tmp_path, settings) as (_, first), running(tmp_path, settings) as (_, second):
+            await register(first, TENANT)
+            before = await interrupted(first, TENANT, data, 8 * MIB)
+            last = before.progress[-1]
+            contents = [data, data[: last.persisted_size] + bytes(len(data) - last.persisted_size)]
+            ends = await asyncio.gather(
+                rival(first, before, last, contents[0]), rival(second, before, last, contents[1])
+            )
+            await expect_one_or_none(first, before, ends, contents, moto=bool(settings))
