@@ -137,9 +137,36 @@ def test_usage_is_explained(server: ScriptedServer, keystow: Command, arguments:
     assert not any(server.storage.requests.values())
 
 
-def test_a_key_that_is_no_text_is_refused(keystow: Command) -> None:
-    """Bytes that are not UTF-8 cannot be a key."""
-    assert keystow.in_process("stat", b"acme:\xff").code == 2
+@pytest.mark.parametrize("arguments", [["stat", b"acme:\xff"], ["ls", b"ac\xff:"], ["put", "file", b"acme:k\xff"]])
+def test_a_key_that_is_no_text_is_refused(keystow: Command, arguments: list[str | bytes]) -> None:
+    """Bytes that are not UTF-8 cannot be a key or a tenant, and that is said in words, not by a codec."""
+    (keystow.directory / "file").touch()
+    result = keystow.in_process(*arguments)
+    assert result.code == 2
+    assert "is not valid UTF-8" in result.err
+    assert "codec" not in result.err
+    assert "surrogate" not in result.err
+    [failure] = keystow.in_process(*arguments, "--json").failures
+    assert failure["subject"]
+    assert "is not valid UTF-8" in failure["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "subject"),
+    [
+        ("Stat", ["stat", "acme:k"], "acme:k"),
+        ("List", ["ls", "acme:"], "acme:"),
+        ("Delete", ["rm", "acme:k"], "acme:k"),
+        ("GetServerInfo", ["server-info"], "server-info"),
+    ],
+)
+def test_a_failure_says_what_it_is_about(
+    server: ScriptedServer, keystow: Command, method: str, arguments: list[str], subject: str
+) -> None:
+    """Programs that run many commands find the subject in the failure itself; without an object it is the command."""
+    server.storage.next(method, fail(Code.UNAVAILABLE, "STORE_UNAVAILABLE", "retry"))
+    [failure] = keystow.in_process(*arguments, "--json", "--retry-for", "0").failures
+    assert failure["subject"] == subject
 
 
 def test_help_documents_the_exit_codes(keystow: Command) -> None:

@@ -155,6 +155,14 @@ def test_what_cannot_be_stored_is_reported(real_keystow: Command, tenant: str) -
     assert "1 transferred, 4 B; 5 failed" in result.err
 
 
+def test_an_empty_directory_is_mentioned(real_keystow: Command, tenant: str) -> None:
+    """Whoever stores one learns that nothing is there of it."""
+    (real_keystow.directory / "hollow").mkdir()
+    result = real_keystow.in_process("put", "-r", "hollow", f"{tenant}:")
+    assert (result.code, result.lines) == (0, [])
+    assert "hollow: an empty directory, of which nothing is stored" in result.err
+
+
 def test_a_directory_needs_to_be_asked_for(real_keystow: Command, tenant: str) -> None:
     """Without -r a directory is a failure, and the files beside it are stored."""
     (real_keystow.directory / "d").mkdir()
@@ -196,6 +204,9 @@ def test_listing_and_removing(real_keystow: Command, tenant: str) -> None:
     assert "OBJECT_NOT_FOUND" in missing.err
     assert real_keystow.in_process("ls", tenant).lines == []
     assert real_keystow.in_process("rm", "--force", f"{tenant}:b").code == 0
+    store(real_keystow, tenant, {"c": b"", "d": b""})
+    removed = real_keystow.in_process("rm", "--json", f"{tenant}:c", f"{tenant}:d").records
+    assert removed == [{"tenant_id": tenant, "key": key} for key in "cd"]
 
 
 HOSTILE = [

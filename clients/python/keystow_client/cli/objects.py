@@ -101,6 +101,7 @@ async def rm(
         try:
             await session.client.delete(address.tenant, address.key, if_version_id=if_version_id, allow_missing=force)
             tally.done(0)
+            session.output.record({"tenant_id": address.tenant, "key": address.key})
         except FAILURES as error:
             tally.failed(str(address), error)
     return tally.sum_up(many=False)

@@ -50,6 +50,11 @@ class Output:
         """A result of several lines, printable already."""
         _write(sys.stdout, json.dumps(data) if self.as_json else text)
 
+    def record(self, data: Mapping[str, Any]) -> None:
+        """A result that is for programs only: people know it from the exit code."""
+        if self.as_json:
+            _write(sys.stdout, json.dumps(data))
+
     def note(self, text: str) -> None:
         """Something to know that is no failure. Not for JSON."""
         if not self.as_json:
@@ -101,6 +106,8 @@ def explain(error: Exception) -> str:
             return f"{error}{tried}"
         case FileExistsError():
             return f"{error.filename} is there already; --force replaces it"
+        case UnicodeEncodeError():
+            return f"{error.object!r} is not valid UTF-8, as tenants, keys and metadata must be"
         case OSError() if error.strerror:
             return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error) or type(error).__name__

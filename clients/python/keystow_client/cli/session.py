@@ -114,12 +114,17 @@ def _run(function: Command[Any], shared: Connection, arguments: dict[str, Any]) 
     except typer.BadParameter:
         raise  # Typer shows how the command is used
     except (KeystowError, OSError, ValueError) as error:
-        return output.failure("", error)
+        return output.failure(_subject(function, arguments) if output.as_json else "", error)
     except Exception as error:
         if os.environ.get("KEYSTOW_DEBUG"):
             raise
         output.note(f"a bug: {type(error).__name__}. Run it again with KEYSTOW_DEBUG=1 and report what it prints.")
         return ExitCode.OTHER
+
+
+def _subject(function: Command[Any], arguments: dict[str, Any]) -> str:
+    """What a command is about, for programs: people have just typed it."""
+    return str(arguments.get("target") or arguments.get("tenant") or function.__name__.replace("_", "-"))
 
 
 async def _in_session(

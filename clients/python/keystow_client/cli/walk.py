@@ -39,7 +39,7 @@ def walk(directory: Path, prefix: str = "") -> Iterator[LocalFile | Leftover | E
     except OSError as error:
         yield Leftover(directory, error)
         return
-    if not entries and prefix:
+    if not entries:
         yield EmptyDirectory(directory)
     for entry in entries:
         yield from _look_at(entry, prefix + entry.name)
