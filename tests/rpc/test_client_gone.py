@@ -5,7 +5,7 @@ The store here swallows the cancellation, so that the second is what each of the
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ class DeafStore:
 
     async def head(self, name: str) -> StoredObject:
         return await self._store.head(name)
+
+    async def list(self, prefix: str, *, start_after: str = "", limit: int) -> Sequence[StoredObject]:
+        return await self._store.list(prefix, start_after=start_after, limit=limit)
 
 
 @asynccontextmanager
