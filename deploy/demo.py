@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+
+from keystow.v1 import storage_pb2, storage_pb2_grpc
 from keystow_client import Client, KeyManagement, KeystowError
 
 BIN = Path(sys.executable).parent
@@ -36,10 +39,11 @@ class StepFailedError(Exception):
 class Demo:
     """The steps, in order."""
 
-    def __init__(self, folder: Path, address: str, client: Client) -> None:
+    def __init__(self, folder: Path, server: "DemoServer", client: Client) -> None:
         self._folder = folder
         self._data = folder / "data"
-        self._address = address
+        self._server = server
+        self._address = server.address
         self._client = client
         self._number = 0
 
@@ -71,6 +75,8 @@ class Demo:
             say("checks passed: " + ", ".join(check.name for check in registration.checks))
         self._directory()
         self._big_file()
+        self._interruption()
+        self._export()
         self._revocation(arn)
         self._tampering()
 
@@ -107,6 +113,47 @@ class Demo:
                 require(file.read(4096) not in stored, "plaintext lies in the store")
             say(f"{len(stored) / MIB:.1f} MiB lie on disk, none of them in plaintext")
 
+    def _interruption(self) -> None:
+        big, restored = self._folder / "big", self._folder / "big-resumed"
+
+        def killing(done: int) -> None:
+            if done >= BIG // 2 and not self._server.killed:
+                self._server.kill()
+                self._server.start()
+
+        with self._step("The server is killed (SIGKILL) in the middle of a 256 MiB Put, and another one is started"):
+            self._client.put("globex", "resumed", big, progress=killing)
+            require(self._server.killed, "the server was not killed")
+            say("the client went on with the new process by itself, from the last byte that was safe")
+            self._client.get("globex", "resumed", restored)
+            require(filecmp.cmp(big, restored, shallow=False), "the restored file differs")
+            say("restored, and identical")
+            self._client.delete("globex", "resumed")
+
+    def _export(self) -> None:
+        archive, unpacked = self._folder / "acme.tar", self._folder / "unpacked"
+        with self._step("Export all of a tenant's objects as one archive, and unpack it with the system's tar"):
+            self._download_archive("acme", archive)
+            names = run_command("tar", "-tf", archive).splitlines()
+            unpacked.mkdir()
+            run_command("tar", "-xf", archive, "-C", unpacked)
+            require_same_tree(self._folder / "tree", unpacked / "backup" / "tree")
+            say(f"{archive.stat().st_size / MIB:.1f} MiB with {len(names)} members; the tree in it is identical")
+
+    def _download_archive(self, tenant: str, archive: Path) -> None:
+        request = storage_pb2.ExportRequest(
+            tenant_id=tenant,
+            prefix="",
+            format=storage_pb2.ARCHIVE_FORMAT_TAR,
+            on_error=storage_pb2.ERROR_POLICY_STOP,
+        )
+        complete = False
+        with grpc.insecure_channel(self._address) as channel, archive.open("wb") as file:
+            for response in storage_pb2_grpc.StorageServiceStub(channel).Export(request):
+                file.write(response.chunk.data)
+                complete = complete or response.summary.complete
+        require(complete, "the export is not complete")
+
     def _revocation(self, arn: str) -> None:
         with self._step("The customer disables the key: backup and restore stop"):
             self._read_some("globex", "big")
@@ -118,6 +165,14 @@ class Demo:
             self._refused(
                 "Put", "FAILED_PRECONDITION", "KMS_KEY_DISABLED", lambda: self._client.put("globex", "new", b"data")
             )
+            try:
+                self._download_archive("globex", self._folder / "globex.tar")
+            except grpc.RpcError as error:
+                require(isinstance(error, grpc.Call), "Export failed otherwise")
+                require(error.code() is grpc.StatusCode.FAILED_PRECONDITION, f"Export failed otherwise: {error}")
+                say("Export: FAILED_PRECONDITION, too")
+            else:
+                raise StepFailedError("Export should have failed under the disabled key")
             require(not any(each.key == "new" for each in self._client.list("globex")), "a refused Put left something")
             self._read_some("acme", next(iter(self._client.list("acme"))).key)
             say("acme, under another key, is not touched")
@@ -180,23 +235,47 @@ class Demo:
         return run_command(BIN / "keystow", "--address", self._address, *arguments)
 
 
+class DemoServer:
+    """A real server on a free loopback port, which it keeps when it is started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._log = folder / "server.log"
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYSTOW_")} | {
+            "KEYSTOW_DATA_DIR": str(folder / "data"),
+            "KEYSTOW_LEASE_REFRESH": str(LEASE_REFRESH),
+            "KEYSTOW_LEASE_BOUND": str(LEASE_BOUND),
+        }
+        self.address = "127.0.0.1:0"
+        self.killed = False
+        self.start()
+
+    def start(self) -> None:
+        """Serve."""
+        environment = self._environment | {"KEYSTOW_LISTEN": self.address}
+        with self._log.open("w", encoding="utf-8") as output:
+            self._process = subprocess.Popen([BIN / "keystow-service", "serve"], env=environment, stderr=output)
+        self.address = await_address(self._process, self._log)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing can be tidied up."""
+        self._process.kill()
+        self._process.wait()
+        self.killed = True
+
+    def stop(self) -> None:
+        """Gracefully."""
+        self._process.terminate()
+        self._process.wait()
+
+
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """A real server on a free loopback port; gives its address, and stops exactly that process."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYSTOW_")} | {
-        "KEYSTOW_LISTEN": "127.0.0.1:0",
-        "KEYSTOW_DATA_DIR": str(folder / "data"),
-        "KEYSTOW_LEASE_REFRESH": str(LEASE_REFRESH),
-        "KEYSTOW_LEASE_BOUND": str(LEASE_BOUND),
-    }
-    log = folder / "server.log"
-    with log.open("w", encoding="utf-8") as output:
-        process = subprocess.Popen([BIN / "keystow-service", "serve"], env=environment, stderr=output)
+def server(folder: Path) -> Iterator[DemoServer]:
+    """A server while the block runs; stops exactly that process."""
+    running = DemoServer(folder)
     try:
-        yield await_address(process, log)
+        yield running
     finally:
-        process.terminate()
-        process.wait()
+        running.stop()
 
 
 def await_address(process: "subprocess.Popen[bytes]", log: Path) -> str:
@@ -266,9 +345,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="keystow-demo-") as name:
         folder = Path(name)
         try:
-            with server(folder) as address, Client(address) as client:
-                print(f"A keystow server runs on {address} with its data in {folder / 'data'}.")
-                Demo(folder, address, client).run()
+            with server(folder) as running, Client(running.address) as client:
+                print(f"A keystow server runs on {running.address} with its data in {folder / 'data'}.")
+                Demo(folder, running, client).run()
         except (StepFailedError, KeystowError) as error:
             print(f"   DID NOT HOLD: {error}", file=sys.stderr)
             return 1
