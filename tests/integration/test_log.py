@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from keystow.v1.storage_pb2 import DeleteRequest, GetServerInfoRequest, ListRequest, StatRequest
+from keystow.v1.storage_pb2 import ERROR_POLICY_CONTINUE, DeleteRequest, GetServerInfoRequest, ListRequest, StatRequest
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.local_keyring import open_local_keyring
 from keystow_service.envelope import header as object_header
 from keystow_service.envelope.layout import HEADER_LENGTH
 from keystow_service.keys.leases import encryption_context
 from keystow_service.model import KeyArn, TenantId
+from rpc.exports import export, request
 from rpc.wire import failure, finish, get, header, put, send, send_put
 from servers.in_process import Server, attached, register
 from servers.keystow import KeystowServer, keystow_server
@@ -40,6 +41,7 @@ async def test_one_line_for_each_rpc(tmp_path: Path) -> None:
     async with running(tmp_path) as (process, server):
         await put(server, TENANT, KEY, b"x" * 1000)
         await get(server, TENANT, KEY, offset=100, length=200)
+        archive = await export(server, request(TENANT))
         await server.storage.Stat(StatRequest(tenant_id=TENANT, key=KEY))
         await server.storage.List(ListRequest(tenant_id=TENANT))
         missing = await failure(get(server, TENANT, "missing"))
@@ -52,6 +54,7 @@ async def test_one_line_for_each_rpc(tmp_path: Path) -> None:
         ("RegisterTenant", "OK", "", TENANT, 0, 0),
         ("Put", "OK", "", TENANT, 1000, 0),
         ("Get", "OK", "", TENANT, 0, 200),
+        ("Export", "OK", "", TENANT, 0, len(archive.data)),
         ("Stat", "OK", "", TENANT, 0, 0),
         ("List", "OK", "", TENANT, 0, 0),
         ("Get", "NOT_FOUND", "OBJECT_NOT_FOUND", TENANT, 0, 0),
@@ -64,7 +67,7 @@ async def test_one_line_for_each_rpc(tmp_path: Path) -> None:
         assert line["principal"] == "anonymous"
         assert line["seconds"] >= 0
     assert len({line["request_id"] for line in lines}) == len(lines)
-    for told, line in ((missing, lines[5]), (broken, lines[6])):
+    for told, line in ((missing, lines[6]), (broken, lines[7])):
         assert told.metadata
         assert told.metadata["requestId"] == line["request_id"]
     others = [entry["event"] for entry in process.log if entry["event"] != "rpc"]
@@ -79,6 +82,7 @@ async def test_no_secret_leaves_the_server(tmp_path: Path) -> None:
             server, TENANT, KEY, CONTENT.encode() * 1000, content_type=CONTENT_TYPE, metadata={NAME: VALUE}
         )
         await get(server, TENANT, KEY)
+        await export(server, request(TENANT, on_error=ERROR_POLICY_CONTINUE))
         await server.storage.Stat(StatRequest(tenant_id=TENANT, key=KEY))
         await server.storage.List(ListRequest(tenant_id=TENANT, prefix=KEY))
         # What fails is logged with more care, if anything.
@@ -91,6 +95,9 @@ async def test_no_secret_leaves_the_server(tmp_path: Path) -> None:
         data_key = await unwrapped(tmp_path, bytes(stored), info.kms_key_arn)
         file.write_bytes(stored[:-1] + bytes([stored[-1] ^ 1]))
         assert (await failure(get(server, TENANT, KEY))).reason == "OBJECT_TAMPERED"
+        assert (await failure(export(server, request(TENANT)))).reason == "OBJECT_TAMPERED"
+        await failure(export(server, request(TENANT, KEY * 100)))
+        await export(server, request(TENANT, on_error=ERROR_POLICY_CONTINUE))
     log = "".join(process.output)
     for canary in (*CANARIES, data_key.hex(), base64.b64encode(data_key).decode(), repr(data_key)[2:-1]):
         assert canary not in log

@@ -14,7 +14,7 @@ from keystow.v1.storage_pb2 import (
     StatRequest,
 )
 from objects.damage import flip
-from rpc.exports import Export, export, manifests_of, objects_of, request, stream, untar, unzip
+from rpc.exports import Export, drained, export, manifests_of, objects_of, request, stream, untar, unzip
 from rpc.wire import MIB, content, failure, put
 from servers.in_process import NARROW_WINDOW, Server, connected
 
@@ -200,15 +200,11 @@ async def test_replaced_while_it_is_sent(server: Server, tenant: str, deed: str)
     async with connected(server.address, NARROW_WINDOW) as channel:
         storage = storage_pb2_grpc.StorageServiceStub(channel)
         responses = aiter(storage.Export(request(tenant)))
-        await anext(responses)
+        taken = Export()
+        taken.take(await anext(responses))
         if deed == "overwrite":
             await put(server, tenant, "key", b"new", write_mode=WRITE_MODE_OVERWRITE)
         else:
             await server.storage.Delete(DeleteRequest(tenant_id=tenant, key="key"))
-        told = await failure(_drained(responses))
+        told = await failure(drained(responses, taken))
     assert told.reason == {"overwrite": "OBJECT_CHANGED", "delete": "OBJECT_NOT_FOUND"}[deed]
-
-
-async def _drained(responses: object) -> None:
-    async for response in responses:  # type: ignore[attr-defined]
-        assert not response.HasField("summary")

@@ -82,6 +82,13 @@ async def export(server: Server, message: ExportRequest, *, start: int = 0, into
     return taken
 
 
+async def drained(responses: AsyncIterator[ExportResponse], into: Export) -> None:
+    """The rest of an export that must fail on the way."""
+    async for response in responses:
+        into.take(response)
+        assert into.summary is None
+
+
 def untar(archive: bytes) -> Mapping[str, bytes]:
     """Every member's content by its name; nothing but regular files, no name twice."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from client.relay import Relay
 from keystow.v1 import storage_pb2_grpc
 from keystow.v1.storage_pb2 import GetRequest, ListRequest, PutRequest, PutResponse
+from rpc.exports import Export, drained, export, request
 from rpc.wire import MIB, TIMEOUT, body, chunk, content, failure, get, header, pieces_of, put, received, until
 from servers.in_process import NARROW_WINDOW, Server, connected, register, serving
 
@@ -133,6 +134,37 @@ async def test_a_reader_that_stalls(tmp_path: Path) -> None:
         await failure(received(aiter(call), plaintext))
         assert data.startswith(plaintext)
         assert len(plaintext) < len(data)
+
+
+async def test_an_exports_reader_that_stalls(tmp_path: Path) -> None:
+    """So does an Export, of one object or of many; what was opened ahead is closed with it."""
+    async with impatient(tmp_path) as (server, tenant), connected(server.address, NARROW_WINDOW) as channel:
+        for number in range(40):
+            await put(server, tenant, f"small/{number}", content(MIB // 4))
+        await put(server, tenant, "large", content(6 * MIB))
+        for prefix in ("small/", "large"):
+            with capture_logs() as log:
+                storage = storage_pb2_grpc.StorageServiceStub(channel)
+                call = storage.Export(request(tenant, prefix=prefix), timeout=TIMEOUT)
+                await until(lambda log=log: log != [])  # type: ignore[misc]
+            assert [(entry["method"], entry["reason"]) for entry in log] == [("Export", "STREAM_STALLED")]
+            assert (await failure(drained(aiter(call), Export()))).code is not None
+
+
+async def test_a_client_that_leaves_an_export(server: Server, tenant: str) -> None:
+    """Cancelled in the middle, the export ends at once on the server, and another one has all it needs."""
+    for number in range(40):
+        await put(server, tenant, f"{number:02}", content(MIB // 4))
+    with capture_logs() as log:
+        async with connected(server.address, NARROW_WINDOW) as channel:
+            call = storage_pb2_grpc.StorageServiceStub(channel).Export(request(tenant), timeout=TIMEOUT)
+            await anext(aiter(call))
+            call.cancel()
+            await until(lambda: log != [])
+    assert [(entry["event"], entry["method"], entry["code"]) for entry in log] == [("rpc", "Export", "CANCELLED")]
+    whole = await export(server, request(tenant))
+    assert whole.summary
+    assert whole.summary.object_count == 40
 
 
 async def test_too_many_streams_for_the_buffers(tmp_path: Path) -> None:

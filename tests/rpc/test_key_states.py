@@ -1,4 +1,4 @@
-"""The customer's switch through a real channel: a key that may not be used stops Put and Get, running ones too.
+"""The customer's switch through a real channel: a key that may not be used stops Put, Get and Export, running ones too.
 
 Leases here live for a tenth of a second, so that a test need not wait for the minute of the default.
 """
@@ -11,11 +11,23 @@ import pytest
 import pytest_asyncio
 
 from keystow.v1 import storage_pb2_grpc
-from keystow.v1.storage_pb2 import DeleteRequest, GetRequest, ListRequest, PutRequest, PutResponse, StatRequest
+from keystow.v1.storage_pb2 import (
+    ERROR_POLICY_CONTINUE,
+    ERROR_POLICY_STOP,
+    WRITE_MODE_OVERWRITE,
+    DeleteRequest,
+    ErrorPolicy,
+    GetRequest,
+    ListRequest,
+    PutRequest,
+    PutResponse,
+    StatRequest,
+)
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF, KEY_STATE_DISABLED, KEY_STATE_ENABLED, GetTenantRequest
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.keyring_admin import KeyringAdmin
 from keystow_service.model import KeyArn
+from rpc.exports import Export, drained, export, request
 from rpc.wire import (
     MIB,
     TIMEOUT,
@@ -90,12 +102,12 @@ STATES: dict[str, tuple[Callable[[Customer], object], str]] = {
 
 @pytest.mark.parametrize("state", STATES)
 async def test_the_switch_stops_every_use_and_starts_it_again(customer: Customer, state: str) -> None:
-    """Put, Get and Stat fail by the key's state, for the customer to act on; List works; nothing is lost by it."""
+    """Put, Get, Stat and Export fail by the key's state, for the customer to act on; List works; nothing is lost."""
     server, keyring, arn = customer
     switch_off, reason = STATES[state]
     switch_off(customer)
     await refused(lambda: stat(server))
-    for use in (stat(server), get(server, TENANT, "key"), put_anew(server)):
+    for use in (stat(server), get(server, TENANT, "key"), put_anew(server), export(server, request(TENANT))):
         told = await failure(use)
         assert (told.code, told.reason, told.recovery) == (grpc.StatusCode.FAILED_PRECONDITION, reason, "wait")
         assert told.metadata
@@ -137,6 +149,27 @@ async def test_a_running_get_ends(customer: Customer) -> None:
     assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KMS_KEY_DISABLED")
     assert DATA.startswith(plaintext)
     assert len(plaintext) < 4 * MIB
+
+
+@pytest.mark.parametrize("policy", [ERROR_POLICY_STOP, ERROR_POLICY_CONTINUE])
+@pytest.mark.parametrize("objects", ["a large one", "small ones"])
+async def test_a_running_export_ends(customer: Customer, objects: str, policy: ErrorPolicy.ValueType) -> None:
+    """Objects opened ahead are ciphertext, too: after the switch no further byte is sent, whatever the error policy."""
+    server, keyring, arn = customer
+    prefix = "key" if objects == "a large one" else "small/"
+    if prefix == "small/":
+        for number in range(60):  # of which 16 are opened ahead
+            await put(server, TENANT, f"{prefix}{number}", DATA[: MIB // 4], write_mode=WRITE_MODE_OVERWRITE)
+    async with connected(server.address, NARROW_WINDOW) as channel:
+        storage = storage_pb2_grpc.StorageServiceStub(channel)
+        responses = aiter(storage.Export(request(TENANT, prefix=prefix, on_error=policy), timeout=TIMEOUT))
+        taken = Export()
+        taken.take(await anext(responses))
+        keyring.disable(arn)
+        await refused(lambda: stat(server))
+        told = await failure(drained(responses, taken))
+    assert (told.code, told.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "KMS_KEY_DISABLED")
+    assert len(taken.data) < 4 * MIB
 
 
 async def test_a_running_put_ends(customer: Customer) -> None:
