@@ -117,6 +117,10 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         call = current_call.get()
         async with aclosing(self._objects.export(translate_export.command(request, call.caller))) as pieces:
             async for piece in pieces:
+                if not call.bytes_out:
+                    # Apart from the first chunk: while that waits to be read, no status could be sent (grpc.aio would
+                    # send the metadata with it again).
+                    await self._expect_client(context)
                 await self._send(context, translate_export.response(piece, call))
                 if isinstance(piece, Chunk):
                     call.bytes_out += len(piece.data)
