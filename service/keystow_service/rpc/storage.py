@@ -204,10 +204,16 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         return request
 
     async def _expect_client(self, context: Context) -> None:
-        """Fail as any message does if the client is gone: reading takes that for the end of its messages."""
-        async with self._stall_timeout("read"):
+        """Fail as any message does if the client is gone: reading takes that for the end of its messages.
+
+        Never left half done: while metadata is being sent, grpc.aio cannot send a status.
+        """
+        sending = asyncio.ensure_future(context.send_initial_metadata(()))
+        try:
             with suppress(grpc.aio.UsageError):  # it was sent before
-                await context.send_initial_metadata(())
+                await asyncio.shield(sending)
+        finally:
+            await asyncio.gather(sending, return_exceptions=True)
 
     async def _send(self, context: Context, message: Message) -> None:
         async with self._stall_timeout("read"):
