@@ -109,6 +109,7 @@ class KeyDescription:
     customer_managed: bool
     symmetric_encryption: bool  # KeySpec SYMMETRIC_DEFAULT and KeyUsage ENCRYPT_DECRYPT
     deletion_time: datetime | None = None
+    request_id: str = ""  # as DataKey's
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class DataKey:
 
     plaintext: bytes = field(repr=False)  # 32 bytes
     wrapped: bytes = field(repr=False)
+    request_id: str = ""  # of the request that made or unwrapped it, as in CloudTrail; KMS gives one, the keyring none
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,8 +188,8 @@ class KeyService(Protocol):
         """
         ...
 
-    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> bytes:
-        """The plaintext of a wrapped data key, under exactly this KMS key and ``context``.
+    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:
+        """The data key that was wrapped, under exactly this KMS key and ``context``.
 
         Raises as generate_data_key, and WrappedKeyInvalidError.
         """

@@ -86,6 +86,14 @@ async def raises(kind: type[errors.KeystowError], kms: FakeKms, arn: KeyArn) -> 
     assert arn.text not in caught.value.message
 
 
+async def test_answers_name_their_request(kms: FakeKms, service: AwsKms) -> None:
+    """What KMS did is known by the id under which CloudTrail has it."""
+    arn = key_of(kms)
+    key = await service.generate_data_key(arn, ACME)
+    answers = (key, await service.unwrap(arn, key.wrapped, ACME), await service.describe(arn))
+    assert [answer.request_id for answer in answers] == [request.request_id for request in kms.requests]
+
+
 @pytest.mark.parametrize("code", FINAL_CODES)
 async def test_final_codes(kms: FakeKms, service: AwsKms, code: str) -> None:
     """Each code of the table becomes its error; a code nobody has heard of becomes InternalError."""
@@ -111,7 +119,7 @@ async def test_retries(session: AioSession, kms: FakeKms) -> None:
         for fault in (Fault("KMSInternalException", status=500), Fault("ThrottlingException"), Fault()):
             kms.fail_next(fault)
             key = await patient.generate_data_key(arn, ACME)
-            assert await patient.unwrap(arn, key.wrapped, ACME) == key.plaintext
+            assert (await patient.unwrap(arn, key.wrapped, ACME)).plaintext == key.plaintext
 
 
 async def test_retries_end(session: AioSession, kms: FakeKms) -> None:

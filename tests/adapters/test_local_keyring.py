@@ -145,7 +145,7 @@ async def test_unchanged_file_is_not_read(deployment: Deployment) -> None:
     with deployment.keyring.open("r+b") as file:  # the same inode, size and time
         file.write(b"x" * status.st_size)
     os.utime(deployment.keyring, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert await server.unwrap(arn, key.wrapped, ACME) == key.plaintext
+    assert (await server.unwrap(arn, key.wrapped, ACME)).plaintext == key.plaintext
 
 
 def _drop_field(text: str) -> str:
@@ -203,7 +203,7 @@ async def test_broken_keyring(deployment: Deployment, damage: Callable[[str], st
     with pytest.raises(KeyringError, match=str(deployment.keyring)):
         deployment.admin.disable(arn)
     deployment.keyring.write_text(intact)
-    assert await server.unwrap(arn, key.wrapped, ACME) == key.plaintext
+    assert (await server.unwrap(arn, key.wrapped, ACME)).plaintext == key.plaintext
 
 
 async def test_vanished_keyring(deployment: Deployment) -> None:

@@ -91,14 +91,14 @@ class KeyServiceContract:
         key = await subject.service.generate_data_key(arn, ACME)
         assert len(key.plaintext) == 32
         assert key.plaintext not in key.wrapped
-        assert await subject.service.unwrap(arn, key.wrapped, ACME) == key.plaintext
+        assert (await subject.service.unwrap(arn, key.wrapped, ACME)).plaintext == key.plaintext
 
     async def test_order_of_context(self, subject: Subject) -> None:
         """The encryption context is a set of pairs: their order does not matter."""
         arn = await subject.desk.create("acme")
         key = await subject.service.generate_data_key(arn, ACME)
         backwards = dict(sorted(ACME.items(), reverse=True))
-        assert await subject.service.unwrap(arn, key.wrapped, backwards) == key.plaintext
+        assert (await subject.service.unwrap(arn, key.wrapped, backwards)).plaintext == key.plaintext
 
     async def test_keys_are_distinct(self, subject: Subject) -> None:
         """No two data keys are alike, nor their wrappings."""
@@ -158,7 +158,7 @@ class KeyServiceContract:
         with subject.refused(KmsKeyDisabledError, arn, unless=Lack.KEY_STATES):
             await subject.service.unwrap(arn, key.wrapped, ACME)
         await subject.desk.enable(arn)
-        assert await subject.service.unwrap(arn, key.wrapped, ACME) == key.plaintext
+        assert (await subject.service.unwrap(arn, key.wrapped, ACME)).plaintext == key.plaintext
         await subject.service.generate_data_key(arn, ACME)
 
     async def test_pending_deletion(self, subject: Subject) -> None:
@@ -181,7 +181,7 @@ class KeyServiceContract:
         await subject.desk.cancel_deletion(arn)
         assert (await subject.service.describe(arn)).state is KeyState.DISABLED
         await subject.desk.enable(arn)
-        assert await subject.service.unwrap(arn, key.wrapped, ACME) == key.plaintext
+        assert (await subject.service.unwrap(arn, key.wrapped, ACME)).plaintext == key.plaintext
 
     async def test_unknown_key(self, subject: Subject) -> None:
         """A key that does not exist is not found, by any operation."""
@@ -212,8 +212,8 @@ class KeyServiceContract:
         await subject.desk.rotate(arn)
         new = await subject.service.generate_data_key(arn, ACME)
         await subject.desk.rotate(arn)
-        assert await subject.service.unwrap(arn, old.wrapped, ACME) == old.plaintext
-        assert await subject.service.unwrap(arn, new.wrapped, ACME) == new.plaintext
+        assert (await subject.service.unwrap(arn, old.wrapped, ACME)).plaintext == old.plaintext
+        assert (await subject.service.unwrap(arn, new.wrapped, ACME)).plaintext == new.plaintext
 
     async def test_describe(self, subject: Subject) -> None:
         """DescribeKey says what onboarding must know: the key is the customer's, symmetric, enabled."""

@@ -119,7 +119,8 @@ async def unwrapped(data_dir: Path, stored: bytes, arn: str) -> bytes:
     folder = data_dir / "keyring"
     keyring = open_local_keyring(folder / "keyring.json", folder / "root.key", SystemClock())
     wrapped = object_header.parse(stored[:HEADER_LENGTH]).wrap.wrapped_key
-    return await keyring.unwrap(KeyArn.parse(arn), wrapped, encryption_context(TenantId(TENANT), "local"))
+    key = await keyring.unwrap(KeyArn.parse(arn), wrapped, encryption_context(TenantId(TENANT), "local"))
+    return key.plaintext
 
 
 async def test_the_data_is_its_owners_alone(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ async def test_running_server_sees_commands(shell: Shell) -> None:
     with pytest.raises(KmsKeyDisabledError):
         await server.unwrap(arn, key.wrapped, context)
     shell.ok("enable", arn.text)
-    assert await server.unwrap(arn, key.wrapped, context) == key.plaintext
+    assert (await server.unwrap(arn, key.wrapped, context)).plaintext == key.plaintext
 
 
 def test_no_second_keyring_by_accident(shell: Shell) -> None:

@@ -48,7 +48,7 @@ class Gate:
         self.generated += 1
         return await self._pass(self._keyring.generate_data_key(arn, context))
 
-    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> bytes:
+    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:
         self.unwrapped += 1
         return await self._pass(self._keyring.unwrap(arn, wrapped, context))
 

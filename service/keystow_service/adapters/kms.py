@@ -97,23 +97,24 @@ class AwsKms:
                 arn,
                 self._client.generate_data_key(KeyId=arn.text, KeySpec="AES_256", EncryptionContext=dict(context)),
             )
-            return DataKey(_plaintext(arn, answer), _present(answer["CiphertextBlob"]))
+            return DataKey(_plaintext(arn, answer), _present(answer["CiphertextBlob"]), kms_errors.request_id(answer))
 
-    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> bytes:
+    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:
         """See ports.KeyService. https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html"""
         if not 1 <= len(wrapped) <= _MAX_CIPHERTEXT_SIZE:
-            raise kms_errors.WRAPPED_KEY_INVALID.error(arn, None)
+            raise kms_errors.WRAPPED_KEY_INVALID.error(arn)
         with _readable(arn):
             answer = await self._ask(
                 arn,
                 self._client.decrypt(KeyId=arn.text, CiphertextBlob=wrapped, EncryptionContext=dict(context)),
             )
-            return _plaintext(arn, answer)
+            return DataKey(_plaintext(arn, answer), wrapped, kms_errors.request_id(answer))
 
     async def describe(self, arn: KeyArn) -> KeyDescription:
         """See ports.KeyService. https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html"""
         with _readable(arn):
-            metadata = (await self._ask(arn, self._client.describe_key(KeyId=arn.text)))["KeyMetadata"]
+            answer = await self._ask(arn, self._client.describe_key(KeyId=arn.text))
+            metadata = answer["KeyMetadata"]
             _expect(arn, metadata["Arn"])
             deletion_time = metadata.get("DeletionDate")
             return KeyDescription(
@@ -123,6 +124,7 @@ class AwsKms:
                 symmetric_encryption=metadata.get("KeySpec") == "SYMMETRIC_DEFAULT"
                 and metadata.get("KeyUsage") == "ENCRYPT_DECRYPT",
                 deletion_time=None if deletion_time is None else deletion_time.astimezone(UTC),
+                request_id=kms_errors.request_id(answer),
             )
 
     async def _ask(self, arn: KeyArn, request: Awaitable[_T]) -> _T:
@@ -133,9 +135,9 @@ class AwsKms:
         except ClientError as error:
             refusal = error
         except (BotoCoreError, ResponseParserError) as error:
-            raise kms_errors.by_exception(error).error(arn, None) from None
+            raise kms_errors.by_exception(error).error(arn) from None
         except TimeoutError:
-            raise kms_errors.UNAVAILABLE.error(arn, None) from None
+            raise kms_errors.UNAVAILABLE.error(arn) from None
         raise await self._explained(arn, refusal)
 
     async def _explained(self, arn: KeyArn, refusal: ClientError) -> KeystowError:
@@ -168,7 +170,7 @@ def _readable(arn: KeyArn) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         log.warning("kms.unreadable_answer", key_arn=arn.text, kind=type(error).__name__)
-        raise kms_errors.UNAVAILABLE.error(arn, None) from None
+        raise kms_errors.UNAVAILABLE.error(arn) from None
 
 
 def _plaintext(arn: KeyArn, answer: "GenerateDataKeyResponseTypeDef | DecryptResponseTypeDef") -> bytes:
@@ -188,4 +190,4 @@ def _expect(arn: KeyArn, answered_for: str) -> None:
     """KMS answered for this key. Raises InternalError for another one: that no repetition mends."""
     if KeyArn.parse(answered_for) != arn:
         log.error("kms.strange_answer", key_arn=arn.text)
-        raise kms_errors.INTERNAL.error(arn, None)
+        raise kms_errors.INTERNAL.error(arn)

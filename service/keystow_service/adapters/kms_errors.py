@@ -60,7 +60,7 @@ class Verdict:
     key_state: KeyState | None = None
     retry_after: float | None = None  # seconds
 
-    def error(self, arn: KeyArn, request_id: str | None) -> KeystowError:
+    def error(self, arn: KeyArn, request_id: str = "") -> KeystowError:
         """The error to raise."""
         details: Details = {"key_arn": arn.text}
         if self.key_state is not None:
@@ -226,7 +226,7 @@ def by_text(code: str, text: str) -> Verdict:
     return next((verdict for pattern, verdict in _BY_TEXT.items() if pattern in text), STATE_CODES[code])
 
 
-def by_code(code: str, request_id: str | None) -> Verdict:
+def by_code(code: str, request_id: str) -> Verdict:
     """The verdict on every other code."""
     verdict = BY_CODE.get(code)
     if (
@@ -259,7 +259,6 @@ def error_text(answer: Mapping[str, Any]) -> str:
     return str(answer.get("Error", {}).get("Message", ""))
 
 
-def request_id(answer: Mapping[str, Any]) -> str | None:
-    """The request's id in an answer: CloudTrail's requestID."""
-    found = answer.get("ResponseMetadata", {}).get("RequestId")
-    return None if found is None else str(found)
+def request_id(answer: Mapping[str, Any]) -> str:
+    """The request's id in an answer: CloudTrail's requestID. Empty where it has none."""
+    return str(answer.get("ResponseMetadata", {}).get("RequestId", ""))

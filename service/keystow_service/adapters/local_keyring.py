@@ -77,7 +77,7 @@ class LocalKeyring:
         ciphertext = self._aead(key, version).encrypt(nonce, plaintext, prefix + _canonical(context))
         return DataKey(plaintext, prefix + nonce + ciphertext)
 
-    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> bytes:
+    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:
         """See ports.KeyService."""
         key = await self._usable(arn, context)
         if len(wrapped) != _WRAPPED_SIZE:
@@ -92,9 +92,10 @@ class LocalKeyring:
             raise _invalid(arn)
         aead = self._aead(key, version)
         try:
-            return aead.decrypt(nonce, ciphertext, prefix + _canonical(context))
+            plaintext = aead.decrypt(nonce, ciphertext, prefix + _canonical(context))
         except InvalidTag:
             raise _invalid(arn) from None
+        return DataKey(plaintext, wrapped)
 
     async def describe(self, arn: KeyArn) -> KeyDescription:
         """See ports.KeyService."""

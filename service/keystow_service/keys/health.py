@@ -54,12 +54,12 @@ class KeyHealthBook:
         """None if this process has not used the tenant's key yet."""
         return self._known.get(tenant_id)
 
-    def succeeded(self, tenant_id: TenantId) -> None:
+    def succeeded(self, tenant_id: TenantId, request_id: str) -> None:
         """See leases.KeyObserver."""
         now = self._clock.now()
         known = self._known.get(tenant_id)
         since = known.since_time if known and known.state is KeyState.ENABLED else now
-        self._known[tenant_id] = KeyHealth(KeyState.ENABLED, now, since, last_success_time=now)
+        self._known[tenant_id] = KeyHealth(KeyState.ENABLED, now, since, now, aws_request_id=request_id)
 
     def failed(self, tenant_id: TenantId, error: KeystowError) -> None:
         """See leases.KeyObserver. What says nothing of the key's state, such as a timeout, leaves the state alone."""

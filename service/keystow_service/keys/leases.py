@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import structlog
 
@@ -30,8 +30,6 @@ from keystow_service.model import DataKey, KeyArn, Tenant, TenantId
 from keystow_service.ports import TENANT_CONTEXT, Clock, EncryptionContext, KeyService, Sites, site_of
 
 log = structlog.get_logger(__name__)
-
-_T = TypeVar("_T")
 
 # KMS refuses these per operation and principal; every other refusal is about the key itself.
 _REFUSES_ONE_OPERATION = (KmsAccessDeniedError, KmsGrantInvalidError)
@@ -55,8 +53,8 @@ class LeasePolicy:
 class KeyObserver(Protocol):
     """Is told what each use of a tenant's key showed."""
 
-    def succeeded(self, tenant_id: TenantId) -> None:
-        """KMS did as asked."""
+    def succeeded(self, tenant_id: TenantId, request_id: str) -> None:
+        """KMS did as asked, by its request of that id."""
         ...
 
     def failed(self, tenant_id: TenantId, error: KeystowError) -> None:
@@ -137,8 +135,8 @@ class _TenantKeys:
     opening: _Lease
     seal_key: DataKey | None = None
     seal_key_objects: int = 0
-    opened: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)  # wrapped → plaintext, oldest use first
-    requests: dict[bytes, asyncio.Task[bytes]] = field(default_factory=dict)  # unwraps under way, by wrapped key
+    opened: OrderedDict[bytes, DataKey] = field(default_factory=OrderedDict)  # by wrapped key, oldest use first
+    requests: dict[bytes, asyncio.Task[DataKey]] = field(default_factory=dict)  # unwraps under way, by wrapped key
     generation: asyncio.Task[DataKey] | None = None  # the GenerateDataKey under way
     expiry: asyncio.TimerHandle | None = None  # of what is cached
     warned: tuple[str, float] = ("", 0.0)  # of what, and when
@@ -181,7 +179,7 @@ class DataKeys:
         self._policy = policy
         self._observer = observer
         self._tenants: dict[TenantId, _TenantKeys] = {}
-        self._tasks: set[asyncio.Task[DataKey] | asyncio.Task[bytes]] = set()
+        self._tasks: set[asyncio.Task[DataKey]] = set()
 
     async def for_sealing(self, tenant: Tenant) -> HeldKey:
         """A data key for one new object. Raises KeyRefusal, Kms… errors."""
@@ -199,12 +197,12 @@ class DataKeys:
         keys = self._of(tenant)
         hold = partial(self._hold_opening, keys, wrapped)
         await hold()
-        plaintext = keys.opened.get(wrapped)
-        if plaintext is None:
-            plaintext = await self._unwrap(keys, wrapped)
+        key = keys.opened.get(wrapped)
+        if key is None:
+            key = await self._unwrap(keys, wrapped)
         else:
             keys.opened.move_to_end(wrapped)
-        return HeldKey(DataKey(plaintext, wrapped), keys.opening, hold)
+        return HeldKey(key, keys.opening, hold)
 
     async def for_resuming(self, tenant: Tenant, wrapped: bytes) -> HeldKey:
         """The data key of an object whose sealing goes on: unwrapped under the one lease, used under the other.
@@ -268,7 +266,7 @@ class DataKeys:
     async def _generate(self, keys: _TenantKeys) -> DataKey:
         return await asyncio.shield(self._start_generate(keys))
 
-    async def _unwrap(self, keys: _TenantKeys, wrapped: bytes) -> bytes:
+    async def _unwrap(self, keys: _TenantKeys, wrapped: bytes) -> DataKey:
         return await asyncio.shield(self._start_unwrap(keys, wrapped))
 
     def _start_generate(self, keys: _TenantKeys) -> asyncio.Task[DataKey]:
@@ -279,7 +277,7 @@ class DataKeys:
             task.add_done_callback(partial(self._finished, keys))
         return keys.generation
 
-    def _start_unwrap(self, keys: _TenantKeys, wrapped: bytes) -> asyncio.Task[bytes]:
+    def _start_unwrap(self, keys: _TenantKeys, wrapped: bytes) -> asyncio.Task[DataKey]:
         task = keys.requests.get(wrapped)
         if task is None:
             task = asyncio.create_task(self._request_unwrap(keys, wrapped))
@@ -288,7 +286,7 @@ class DataKeys:
             task.add_done_callback(partial(self._finished, keys))
         return task
 
-    def _finished(self, keys: _TenantKeys, task: asyncio.Task[DataKey] | asyncio.Task[bytes]) -> None:
+    def _finished(self, keys: _TenantKeys, task: asyncio.Task[DataKey]) -> None:
         """A background renewal has nobody who awaits it; whoever needs the key next asks again and is told."""
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
@@ -310,21 +308,19 @@ class DataKeys:
         finally:
             keys.generation = None
 
-    async def _request_unwrap(self, keys: _TenantKeys, wrapped: bytes) -> bytes:
+    async def _request_unwrap(self, keys: _TenantKeys, wrapped: bytes) -> DataKey:
         try:
-            plaintext = await self._ask(
-                keys, keys.opening, lambda: keys.service.unwrap(keys.arn, wrapped, keys.context)
-            )
-            keys.opened[wrapped] = plaintext
+            key = await self._ask(keys, keys.opening, lambda: keys.service.unwrap(keys.arn, wrapped, keys.context))
+            keys.opened[wrapped] = key
             keys.opened.move_to_end(wrapped)
             while len(keys.opened) > self._policy.opened_keys_max:
                 keys.opened.popitem(last=False)
             keys.keep()
-            return plaintext
+            return key
         finally:
             del keys.requests[wrapped]
 
-    async def _ask(self, keys: _TenantKeys, lease: _Lease, request: Callable[[], Awaitable[_T]]) -> _T:
+    async def _ask(self, keys: _TenantKeys, lease: _Lease, request: Callable[[], Awaitable[DataKey]]) -> DataKey:
         while True:
             sent_at, refusals = self._clock.boottime(), lease.refusals
             try:
@@ -340,7 +336,7 @@ class DataKeys:
                     self._observer.failed(keys.tenant_id, error)
                 raise
             if lease.prove(sent_at, refusals):
-                self._observer.succeeded(keys.tenant_id)
+                self._observer.succeeded(keys.tenant_id, answer.request_id)
                 if not lease.live():
                     raise KmsUnavailableError(
                         f"KMS took longer than lease_bound ({self._policy.bound:g} s) to answer. Try again; if this "

@@ -162,9 +162,9 @@ class RegisterTenant:
         try:
             key = await site.key_service.generate_data_key(tenant.key_arn, context)
             name = "grant.decrypt"
-            plaintext = await site.key_service.unwrap(tenant.key_arn, key.wrapped, context)
+            unwrapped = await site.key_service.unwrap(tenant.key_arn, key.wrapped, context)
         except KeyRefusal as refusal:
             return name, refusal
-        if not hmac.compare_digest(plaintext, key.plaintext):
+        if not hmac.compare_digest(unwrapped.plaintext, key.plaintext):
             return name, KmsAccessDeniedError("KMS unwrapped a data key to other bytes than it had wrapped.")
         return name, None

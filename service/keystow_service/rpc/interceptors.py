@@ -19,6 +19,7 @@ import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
+from keystow_service.acting import Acting, acting
 from keystow_service.errors import (
     InternalError,
     KeystowError,
@@ -161,6 +162,7 @@ async def _conduct(
     with calls:
         try:
             call.caller = identify(context.auth_context())
+            acting.set(Acting(call.caller, name, call.request_id, _deadline(context)))
             calls.admit()
             answer = await run(call)
             code = "OK"
@@ -207,6 +209,12 @@ async def _end(context: Context, call: Call, failure: KeystowError) -> bool:
         except grpc.aio.InternalError:
             return False
     return True
+
+
+def _deadline(context: Context) -> float:
+    """In the running loop's time."""
+    remaining = context.time_remaining()
+    return float("inf") if remaining is None else asyncio.get_running_loop().time() + remaining
 
 
 def _field(message: Any, name: str) -> str:
