@@ -113,6 +113,43 @@ class KeyDescription:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyObservation:
+    """What one use or probe of a key showed of its state."""
+
+    state: KeyState
+    time: datetime
+    reason: str = ""  # of the error, unless the key is enabled
+    request_id: str = ""  # as DataKey's
+    deletion_time: datetime | None = None  # where deletion is pending, and KMS says for when
+
+
+@dataclass(frozen=True, slots=True)
+class KeyHealth:
+    """How a tenant's key does: the newest observation, and since when it is so."""
+
+    newest: KeyObservation
+    since_time: datetime
+    last_success_time: datetime | None
+
+    @classmethod
+    def first(cls, seen: KeyObservation) -> Self:
+        """Of a key of which nothing was known."""
+        return cls(seen, seen.time, seen.time if seen.state is KeyState.ENABLED else None)
+
+    def then(self, seen: KeyObservation) -> "KeyHealth":
+        """After another observation, which may have been made earlier: it tells nothing of the state then."""
+        first = KeyHealth.first(seen)
+        last_success_time = max(filter(None, (self.last_success_time, first.last_success_time)), default=None)
+        if seen.time < self.newest.time:
+            return replace(self, last_success_time=last_success_time)
+        if seen.state is not self.newest.state:
+            return replace(first, last_success_time=last_success_time)
+        # DescribeKey may be refused where its answer was known before: the date of the deletion stands.
+        deletion_time = seen.deletion_time or self.newest.deletion_time
+        return KeyHealth(replace(seen, deletion_time=deletion_time), self.since_time, last_success_time)
+
+
+@dataclass(frozen=True, slots=True)
 class DataKey:
     """A data key with its KMS ciphertext. The plaintext never appears in a repr."""
 

@@ -7,7 +7,16 @@ from typing import Protocol, TypeAlias
 
 from keystow_service.envelope.part_chain import PartChain
 from keystow_service.errors import StoreMisconfiguredError
-from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, Tenant, TenantId
+from keystow_service.model import (
+    DataCenter,
+    DataKey,
+    KeyArn,
+    KeyDescription,
+    KeyHealth,
+    KeyObservation,
+    Tenant,
+    TenantId,
+)
 
 EncryptionContext: TypeAlias = Mapping[str, str]
 
@@ -223,6 +232,26 @@ class TenantRegistry(Protocol):
 
     async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:
         """At most ``limit`` tenants by id after ``start_after``; fewer means that these are the last."""
+        ...
+
+
+class KeyHealthRecords(Protocol):
+    """What all replicas saw of the tenants' own keys, and every change of state. All raise RegistryUnavailableError."""
+
+    async def observe(self, tenant_id: TenantId, seen: KeyObservation) -> None:
+        """Take in what a use or a probe showed. A change of state is remembered for good."""
+        ...
+
+    async def of(self, tenant_ids: Sequence[TenantId]) -> Mapping[TenantId, KeyHealth]:
+        """Without those of which nothing is known."""
+        ...
+
+    async def changes(self, tenant_id: TenantId) -> Sequence[KeyObservation]:
+        """The observations that showed another state than was known, the first one among them, oldest first."""
+        ...
+
+    async def unobserved(self, since: datetime, *, limit: int) -> Sequence[Tenant]:
+        """Tenants whose own keys nothing was seen of since then, the longest unseen first."""
         ...
 
 

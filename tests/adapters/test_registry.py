@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from adapters.registering import register_at_once
 from contract.registry import new_tenant
-from keystow_service.adapters import migrations, registry, registry_database
+from keystow_service.adapters import migrations, registry_database, registry_tables
 from keystow_service.adapters.registry import open_registry
 from keystow_service.errors import RegistryUnavailableError, TenantNotFoundError
 from keystow_service.model import TenantId
@@ -58,7 +58,7 @@ def test_schema_is_the_models(tmp_path: Path) -> None:
     with engine.begin() as connection:
         migrations.upgrade(connection)
         assert migrations.is_current(connection)
-        assert compare_metadata(MigrationContext.configure(connection), registry.metadata) == []
+        assert compare_metadata(MigrationContext.configure(connection), registry_tables.metadata) == []
 
 
 def test_half_an_upgrade(database: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:

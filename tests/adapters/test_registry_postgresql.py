@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from adapters.registering import register_at_once
 from contract.registry import new_tenant
-from keystow_service.adapters import migrations, registry, registry_database
+from keystow_service.adapters import migrations, registry_database, registry_tables
 from keystow_service.adapters.registry import open_registry
 from keystow_service.app import StartError, open_server
 from keystow_service.errors import RegistryUnavailableError, TenantNotFoundError
@@ -49,7 +49,7 @@ async def test_schema_is_the_models(url: str) -> None:
     engine = create_async_engine(url, poolclass=NullPool)
     async with engine.connect() as connection:
         differences = await connection.run_sync(
-            lambda sync: compare_metadata(MigrationContext.configure(sync), registry.metadata)
+            lambda sync: compare_metadata(MigrationContext.configure(sync), registry_tables.metadata)
         )
         collation = await connection.exec_driver_sql(
             "SELECT collation_name FROM information_schema.columns"
@@ -147,18 +147,19 @@ async def test_database_that_fails(postgresql: PostgresqlServer, database: str, 
     """When the database fails, every method says so, with its symbols in the log and no statement or value."""
     tenant = new_tenant("acme")
     async with open_registry(url) as opened:
-        await execute(postgresql, database, "DROP TABLE tenants")
+        await execute(postgresql, database, "DROP TABLE tenants CASCADE")
         with capture_logs() as logs:
             for call in (
                 opened.get(tenant.tenant_id),
                 opened.add(tenant),
                 opened.key_owner(tenant.key_arn),
                 opened.list(limit=10),
+                opened.key_health.unobserved(tenant.create_time, limit=10),
             ):
                 with pytest.raises(RegistryUnavailableError) as caught:
                     await call
                 assert "tenants" not in caught.value.message
-    assert [line["code"] for line in logs] == ["42P01"] * 4
+    assert [line["code"] for line in logs] == ["42P01"] * 5
     assert "tenants" not in str(logs)
 
 

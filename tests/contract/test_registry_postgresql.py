@@ -1,12 +1,13 @@
-"""The SQL registry on PostgreSQL under the TenantRegistry contract: alone, and as two replicas share it."""
+"""The SQL registry on PostgreSQL under its contracts: alone, and as two replicas share it."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 
+from contract.key_health import KeyHealthContract
 from contract.registry import RegistryContract, TakingTurns
-from keystow_service.adapters.registry import open_registry
-from keystow_service.ports import TenantRegistry
+from keystow_service.adapters.registry import SqlRegistry, open_registry
+from keystow_service.ports import KeyHealthRecords, TenantRegistry
 from servers.postgresql import PostgresqlServer, new_database
 
 
@@ -32,3 +33,16 @@ class TestTwoReplicas(RegistryContract):
     async def registry(self, url: str) -> AsyncIterator[TenantRegistry]:
         async with open_registry(url) as one, open_registry(url) as other:
             yield TakingTurns(one, other)
+
+
+class TestKeyHealth(KeyHealthContract):
+    """What was seen of keys, in the same database."""
+
+    @pytest.fixture
+    async def registry(self, url: str) -> AsyncIterator[SqlRegistry]:
+        async with open_registry(url) as registry:
+            yield registry
+
+    @pytest.fixture
+    def records(self, registry: SqlRegistry) -> KeyHealthRecords:
+        return registry.key_health

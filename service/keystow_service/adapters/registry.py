@@ -4,74 +4,17 @@ The promise: a tenant's choice is written once and for good, whoever else tries 
 because the database's own constraints decide; and what the database cannot answer is an error, never "no such tenant".
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    DateTime,
-    Dialect,
-    Executable,
-    Index,
-    MetaData,
-    RowMapping,
-    String,
-    Table,
-    Text,
-    TypeDecorator,
-    insert,
-    select,
-    text,
-)
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from keystow_service.adapters.registry_database import explained, open_database
+from keystow_service.adapters.registry_database import Database, open_database
+from keystow_service.adapters.registry_key_health import SqlKeyHealth
+from keystow_service.adapters.registry_tables import tenant_of, tenant_row, tenants
 from keystow_service.errors import KmsKeyInUseError, TenantExistsError, TenantNotFoundError
 from keystow_service.model import KeyArn, KeyManagement, Tenant, TenantId
-
-
-class _UtcDateTime(TypeDecorator[datetime]):
-    """A time in UTC, also in SQLite, which stores no offsets."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - TypeDecorator's
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - TypeDecorator's
-        if value is None or value.tzinfo is not None:
-            return value
-        return value.replace(tzinfo=UTC)
-
-
-metadata = MetaData()
-
-_tenants = Table(
-    "tenants",
-    metadata,
-    # "C": ids sort by their bytes, as everywhere else.
-    Column("tenant_id", String(63).with_variant(String(63, collation="C"), "postgresql"), primary_key=True),
-    Column("display_name", Text, nullable=False),
-    Column("key_management", String(16), nullable=False),
-    Column("kms_key_arn", String(256), nullable=False),
-    Column("data_center", String(63), nullable=False),
-    Column("create_time", _UtcDateTime, nullable=False),
-    CheckConstraint("key_management IN ('provider', 'self')", name="tenants_key_management"),
-    # A self-managed key serves one tenant; a provider's key many.
-    Index(
-        "tenants_self_managed_key",
-        "kms_key_arn",
-        unique=True,
-        sqlite_where=text("key_management = 'self'"),
-        postgresql_where=text("key_management = 'self'"),
-    ),
-)
 
 
 @asynccontextmanager
@@ -81,25 +24,19 @@ async def open_registry(url: str) -> AsyncIterator["SqlRegistry"]:
     Its schema is made on first use and brought up to this release's, by one process at a time. Raises
     RegistryUnavailableError, whose message is the operator's.
     """
-    registry = SqlRegistry(await open_database(url))
+    database = await open_database(url)
     try:
-        yield registry
+        yield SqlRegistry(database)
     finally:
-        await registry.aclose()
+        await database.aclose()
 
 
 class SqlRegistry:
     """A TenantRegistry."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._asking: set[asyncio.Task[Sequence[RowMapping]]] = set()
-
-    async def aclose(self) -> None:
-        """Wait for statements whose callers have gone, and close the connections."""
-        if self._asking:
-            await asyncio.wait(self._asking)
-        await self._engine.dispose()
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.key_health = SqlKeyHealth(database)
 
     async def get(self, tenant_id: TenantId) -> Tenant:
         """See ports.TenantRegistry."""
@@ -111,30 +48,30 @@ class SqlRegistry:
     async def add(self, tenant: Tenant) -> Tenant:
         """See ports.TenantRegistry."""
         try:
-            await self._ask(insert(_tenants).values(_to_row(tenant)))
+            await self._database.ask(insert(tenants).values(tenant_row(tenant)))
         except IntegrityError:
             return await self._standing_instead_of(tenant)
         return tenant
 
     async def key_owner(self, arn: KeyArn) -> TenantId | None:
         """See ports.TenantRegistry."""
-        rows = await self._ask(
-            select(_tenants.c.tenant_id).where(
-                _tenants.c.kms_key_arn == arn.text, _tenants.c.key_management == KeyManagement.SELF.value
+        rows = await self._database.ask(
+            select(tenants.c.tenant_id).where(
+                tenants.c.kms_key_arn == arn.text, tenants.c.key_management == KeyManagement.SELF.value
             )
         )
         return TenantId(rows[0]["tenant_id"]) if rows else None
 
     async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:
         """See ports.TenantRegistry."""
-        rows = await self._ask(
-            select(_tenants).where(_tenants.c.tenant_id > start_after).order_by(_tenants.c.tenant_id).limit(limit)
+        rows = await self._database.ask(
+            select(tenants).where(tenants.c.tenant_id > start_after).order_by(tenants.c.tenant_id).limit(limit)
         )
-        return [_from_row(row) for row in rows]
+        return [tenant_of(row) for row in rows]
 
     async def _find(self, tenant_id: TenantId) -> Tenant | None:
-        rows = await self._ask(select(_tenants).where(_tenants.c.tenant_id == tenant_id))
-        return _from_row(rows[0]) if rows else None
+        rows = await self._database.ask(select(tenants).where(tenants.c.tenant_id == tenant_id))
+        return tenant_of(rows[0]) if rows else None
 
     async def _standing_instead_of(self, tenant: Tenant) -> Tenant:
         standing = await self._find(tenant.tenant_id)
@@ -150,48 +87,3 @@ class SqlRegistry:
                 tenant_id=tenant.tenant_id,
             )
         return standing
-
-    async def _ask(self, statement: Executable) -> Sequence[RowMapping]:
-        """Run a statement to its end, also when the caller is cancelled.
-
-        Else SQLAlchemy throws the connection away, and aiosqlite leaks one that it is just opening. The timeouts of
-        registry_database bound it. Raises IntegrityError, RegistryUnavailableError.
-        """
-        task = asyncio.create_task(self._execute(statement))
-        self._asking.add(task)
-        task.add_done_callback(self._answered)
-        await asyncio.wait((task,))
-        return task.result()
-
-    def _answered(self, task: asyncio.Task[Sequence[RowMapping]]) -> None:
-        self._asking.discard(task)
-        if not task.cancelled():
-            task.exception()  # nobody else may look
-
-    async def _execute(self, statement: Executable) -> Sequence[RowMapping]:
-        with explained():
-            async with self._engine.begin() as connection:
-                result = await connection.execute(statement)
-                return result.mappings().all() if result.returns_rows else ()
-
-
-def _to_row(tenant: Tenant) -> dict[str, Any]:
-    return {
-        "tenant_id": tenant.tenant_id,
-        "display_name": tenant.display_name,
-        "key_management": tenant.key_management.value,
-        "kms_key_arn": tenant.key_arn.text,
-        "data_center": tenant.data_center,
-        "create_time": tenant.create_time,
-    }
-
-
-def _from_row(row: RowMapping) -> Tenant:
-    return Tenant(
-        tenant_id=TenantId(row["tenant_id"]),
-        display_name=row["display_name"],
-        key_management=KeyManagement(row["key_management"]),
-        key_arn=KeyArn.parse(row["kms_key_arn"]),
-        data_center=row["data_center"],
-        create_time=row["create_time"],
-    )

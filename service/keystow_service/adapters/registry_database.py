@@ -6,22 +6,25 @@ symbols; the operator who starts the service is told what to look at; a caller, 
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import structlog
 from alembic.util import CommandError
 from asyncpg import ClientConfigurationError, InterfaceError, PostgresError
-from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
+from sqlalchemy import URL, Connection, Executable, NullPool, RowMapping, create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from keystow_service.adapters import migrations
 from keystow_service.adapters.posix_files import FileLockTimeoutError, file_lock
 from keystow_service.errors import RegistryUnavailableError
 
 log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
 
 _BUSY_TIMEOUT = 5.0  # seconds that SQLite waits for another process's write
 _POOL_TIMEOUT = 5.0  # seconds for a free connection
@@ -59,8 +62,8 @@ def explained() -> Iterator[None]:
         raise RegistryUnavailableError("The tenant registry does not answer. Try again.", retry_after=1.0) from None
 
 
-async def open_database(text_of_url: str) -> AsyncEngine:
-    """An engine whose database has this release's schema. Raises RegistryUnavailableError, for the operator."""
+async def open_database(text_of_url: str) -> "Database":
+    """A database that has this release's schema. Raises RegistryUnavailableError, for the operator."""
     try:
         url = make_url(text_of_url)
     except (ArgumentError, ValueError):  # a port that is no number
@@ -69,14 +72,59 @@ async def open_database(text_of_url: str) -> AsyncEngine:
         ) from None
     match url.drivername:
         case "sqlite" | "sqlite+aiosqlite":
-            return await _open_sqlite(url)
+            return Database(await _open_sqlite(url))
         case "postgresql" | "postgresql+asyncpg":
-            return await _open_postgresql(url)
+            return Database(await _open_postgresql(url))
         case _:
             raise RegistryUnavailableError(
                 "registry_url names another database or driver than keystow has: it must begin with "
                 "sqlite+aiosqlite:// or postgresql+asyncpg://."
             )
+
+
+class Database:
+    """One engine, and how everything in the registry asks it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._asking: set[asyncio.Task[Any]] = set()
+
+    async def ask(self, statement: Executable) -> Sequence[RowMapping]:
+        """The rows of one statement. Raises IntegrityError, RegistryUnavailableError."""
+
+        async def execute(connection: AsyncConnection) -> Sequence[RowMapping]:
+            result = await connection.execute(statement)
+            return result.mappings().all() if result.returns_rows else ()
+
+        return await self.transact(execute)
+
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        """Run ``work`` in a transaction, to its end, also when the caller is cancelled.
+
+        Else SQLAlchemy throws the connection away, and aiosqlite leaks one that it is just opening. The timeouts above
+        bound it. Raises IntegrityError, RegistryUnavailableError, and what ``work`` raises, which undoes it.
+        """
+        task = asyncio.create_task(self._transact(work))
+        self._asking.add(task)
+        task.add_done_callback(self._answered)
+        await asyncio.wait((task,))
+        return task.result()
+
+    async def aclose(self) -> None:
+        """Wait for statements whose callers have gone, and close the connections."""
+        if self._asking:
+            await asyncio.wait(self._asking)
+        await self._engine.dispose()
+
+    async def _transact(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        with explained():
+            async with self._engine.begin() as connection:
+                return await work(connection)
+
+    def _answered(self, task: asyncio.Task[Any]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody else may look
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
