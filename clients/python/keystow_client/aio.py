@@ -6,72 +6,40 @@ all, such as a key that is not valid Unicode.
 
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeVar, overload
+from typing import Self, overload
 from uuid import uuid4
 
 import grpc
-import grpc.aio
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 
-from keystow.v1 import storage_pb2, tenants_pb2
+from keystow.v1 import storage_pb2
 from keystow.v1.storage_pb2_grpc import StorageServiceStub
 from keystow.v1.tenants_pb2_grpc import TenantServiceStub
-from keystow_client.channel import open_channel, resolve_address, translated
+from keystow_client.aio_tenants import AsyncTenants
+from keystow_client.channel import open_channel, resolve_address
+from keystow_client.connection import Connection
 from keystow_client.errors import KeystowError, TransportError, is_object_not_found
 from keystow_client.get import AsyncDownload, Getter
-from keystow_client.models import (
-    DataCenter,
-    KeyCheck,
-    KeyManagement,
-    ObjectInfo,
-    ObjectPage,
-    Registration,
-    ServerInfo,
-    Tenant,
-    TenantPage,
-    UploadProgress,
-    WriteMode,
-)
+from keystow_client.models import ObjectInfo, ObjectPage, ServerInfo, UploadProgress, WriteMode
 from keystow_client.put import DEFAULT_RESUME_BUFFER, Putter, Resuming
 from keystow_client.put_stream import Progress
-from keystow_client.retry import DEFAULT_POLICY, FROM_THE_START, SAME_CALL, RetryPolicy, retrying
+from keystow_client.retry import DEFAULT_POLICY, FROM_THE_START, RetryPolicy, retrying
 from keystow_client.sinks import SinkLike, open_sink
 from keystow_client.sources import SourceLike, open_source
 from keystow_client.threads import OwnThread, TransferThread
 from keystow_client.upload import ProgressListener
-
-if TYPE_CHECKING:  # these names exist only in the stubs
-    from keystow.v1.storage_pb2_grpc import StorageServiceAsyncStub
-    from keystow.v1.tenants_pb2_grpc import TenantServiceAsyncStub
 
 DEFAULT_STALL_TIMEOUT = 300.0
 
 # Failures after which a change may have been made all the same.
 _DOUBTFUL = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL})
 
-_Request = TypeVar("_Request", bound=Message)
-_Response = TypeVar("_Response", bound=Message)
-
 _WRITE_MODES = {
     WriteMode.CREATE: storage_pb2.WRITE_MODE_CREATE,
     WriteMode.OVERWRITE: storage_pb2.WRITE_MODE_OVERWRITE,
 }
-_KEY_MANAGEMENTS = {
-    KeyManagement.PROVIDER: tenants_pb2.KEY_MANAGEMENT_PROVIDER,
-    KeyManagement.SELF: tenants_pb2.KEY_MANAGEMENT_SELF,
-}
 
 
-@dataclass(frozen=True, slots=True)
-class _Connection:
-    channel: grpc.aio.Channel
-    storage: "StorageServiceAsyncStub"
-    tenants: "TenantServiceAsyncStub"
-
-
-class AsyncClient:
+class AsyncClient(AsyncTenants):
     """keystow over one connection, for one event loop. Use it as an async context manager.
 
     Calls may run at the same time. Failures are retried where their ``recovery`` says that helps; see RetryPolicy.
@@ -91,20 +59,20 @@ class AsyncClient:
         self._address = resolve_address(address)
         self._retry = retry
         self._stall_timeout = stall_timeout
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
         """Opens the channel; the connection is made with the first call."""
         channel = open_channel(self._address)
-        self._connection = _Connection(channel, StorageServiceStub(channel), TenantServiceStub(channel))
+        self._connection = Connection(
+            channel, StorageServiceStub(channel), TenantServiceStub(channel), self._retry, self._stall_timeout
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Ends what still runs, and the connection."""
         connection, self._connection = self._open, None
         await connection.channel.close()
-
-    # --- Objects ------------------------------------------------------------------------------------------------------
 
     async def put(
         self,
@@ -172,7 +140,7 @@ class AsyncClient:
         request = storage_pb2.AbortPutRequest(
             tenant_id=tenant, key=key, upload_id=progress.upload_id, resume_token=progress.resume_token
         )
-        await self._call(self._open.storage.AbortPut, request)
+        await self._open.call(self._open.storage.AbortPut, request)
 
     @overload
     async def get(
@@ -226,7 +194,7 @@ class AsyncClient:
     async def stat(self, tenant: str, key: str, *, version_id: str = "") -> ObjectInfo:
         """Describe an object."""
         request = storage_pb2.StatRequest(tenant_id=tenant, key=key, version_id=version_id)
-        return ObjectInfo.from_proto((await self._call(self._open.storage.Stat, request)).object)
+        return ObjectInfo.from_proto((await self._open.call(self._open.storage.Stat, request)).object)
 
     async def list(self, tenant: str, prefix: str = "", *, page_size: int = 0) -> AsyncGenerator[ObjectInfo, None]:
         """The tenant's objects whose keys start with ``prefix``, page by page in the service's order."""
@@ -241,7 +209,7 @@ class AsyncClient:
     async def list_page(self, tenant: str, prefix: str = "", *, page_size: int = 0, page_token: str = "") -> ObjectPage:
         """One page of ``list``; ``page_size`` is 1 to 1,000, or 0 for the service's choice."""
         request = storage_pb2.ListRequest(tenant_id=tenant, prefix=prefix, page_size=page_size, page_token=page_token)
-        response = await self._call(self._open.storage.List, request)
+        response = await self._open.call(self._open.storage.List, request)
         return ObjectPage(tuple(map(ObjectInfo.from_proto, response.objects)), response.next_page_token)
 
     async def delete(self, tenant: str, key: str, *, if_version_id: str = "", allow_missing: bool = False) -> None:
@@ -249,13 +217,13 @@ class AsyncClient:
         request = storage_pb2.DeleteRequest(
             tenant_id=tenant, key=key, if_version_id=if_version_id, allow_missing=allow_missing
         )
-        storage = self._open.storage
+        connection = self._open
         in_doubt = False
 
         async def attempt() -> None:
             nonlocal in_doubt
             try:
-                await self._call_once(storage.Delete, request)
+                await connection.call_once(connection.storage.Delete, request)
             except KeystowError as error:
                 if in_doubt and is_object_not_found(error):
                     return  # an earlier attempt did it, and its answer was lost
@@ -266,97 +234,14 @@ class AsyncClient:
 
     async def server_info(self) -> ServerInfo:
         """The server's version and limits."""
-        info = await self._call(self._open.storage.GetServerInfo, storage_pb2.GetServerInfoRequest())
+        info = await self._open.call(self._open.storage.GetServerInfo, storage_pb2.GetServerInfoRequest())
         return ServerInfo.from_proto(info)
 
-    # --- Tenants ------------------------------------------------------------------------------------------------------
-
-    async def register_tenant(
-        self,
-        tenant: str,
-        *,
-        data_center: str,
-        key_management: KeyManagement,
-        confirm_permanent: bool,
-        kms_key_arn: str = "",
-        display_name: str = "",
-        wait: float = 0.0,
-    ) -> Registration:
-        """Bind a tenant to its data centre and its key, for good: ``confirm_permanent`` must be True.
-
-        ``kms_key_arn`` is the full ARN of the customer's key, for KeyManagement.SELF only. ``wait`` is how many seconds
-        the service may wait for a fresh key policy to take effect.
-        """
-        if key_management not in _KEY_MANAGEMENTS:
-            raise ValueError("key_management is KeyManagement.PROVIDER or KeyManagement.SELF")
-        request = tenants_pb2.RegisterTenantRequest(
-            tenant_id=tenant,
-            display_name=display_name,
-            key_management=_KEY_MANAGEMENTS[key_management],
-            kms_key_arn=kms_key_arn,
-            data_center=data_center,
-            confirm_permanent=confirm_permanent,
-            wait=_duration(wait),
-        )
-        response = await self._call(self._open.tenants.RegisterTenant, request, extra_patience=wait)
-        return Registration(Tenant.from_proto(response.tenant), tuple(map(KeyCheck.from_proto, response.checks)))
-
-    async def get_tenant(self, tenant: str) -> Tenant:
-        """A tenant, its choices, and how its key does."""
-        request = tenants_pb2.GetTenantRequest(tenant_id=tenant)
-        return Tenant.from_proto((await self._call(self._open.tenants.GetTenant, request)).tenant)
-
-    async def list_tenants(self, *, page_size: int = 0) -> AsyncGenerator[Tenant, None]:
-        """All tenants, page by page."""
-        page = await self.list_tenants_page(page_size=page_size)
-        while True:
-            for tenant in page.tenants:
-                yield tenant
-            if not page.next_page_token:
-                return
-            page = await self.list_tenants_page(page_size=page_size, page_token=page.next_page_token)
-
-    async def list_tenants_page(self, *, page_size: int = 0, page_token: str = "") -> TenantPage:
-        """One page of ``list_tenants``."""
-        request = tenants_pb2.ListTenantsRequest(page_size=page_size, page_token=page_token)
-        response = await self._call(self._open.tenants.ListTenants, request)
-        return TenantPage(tuple(map(Tenant.from_proto, response.tenants)), response.next_page_token)
-
-    async def list_data_centers(self) -> tuple[DataCenter, ...]:
-        """Where tenants can be placed."""
-        response = await self._call(self._open.tenants.ListDataCenters, tenants_pb2.ListDataCentersRequest())
-        return tuple(DataCenter(dc.name, dc.display_name, dc.region) for dc in response.data_centers)
-
-    # --- Calls --------------------------------------------------------------------------------------------------------
-
     @property
-    def _open(self) -> _Connection:
+    def _open(self) -> Connection:
         if self._connection is None:
             raise RuntimeError("the client is not open: use it as a context manager")
         return self._connection
-
-    async def _call(
-        self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
-        *,
-        extra_patience: float = 0.0,
-    ) -> _Response:
-        return await retrying(
-            lambda: self._call_once(method, request, extra_patience=extra_patience),
-            self._retry,
-            lambda error: error.recovery in SAME_CALL,
-        )
-
-    async def _call_once(
-        self,
-        method: "grpc.aio.UnaryUnaryMultiCallable[_Request, _Response]",
-        request: _Request,
-        *,
-        extra_patience: float = 0.0,
-    ) -> _Response:
-        async with translated(None):
-            return await method(request, timeout=self._stall_timeout + extra_patience)
 
 
 @contextmanager
@@ -366,12 +251,6 @@ def _lent(thread: TransferThread | None) -> Iterator[TransferThread]:
     else:
         with OwnThread() as own:
             yield own
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
 
 
 def _unheard(_: int) -> None:

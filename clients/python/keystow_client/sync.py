@@ -4,87 +4,24 @@ While a call waits, the calling thread does the transfer's blocking work (see th
 and progress callbacks run where the caller expects them, and never in the loop. Threads may share one client.
 """
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Self, TypeVar, overload
+from typing import Self, TypeVar, overload
 
 from keystow_client.aio import DEFAULT_STALL_TIMEOUT, AsyncClient
 from keystow_client.get import AsyncDownload
-from keystow_client.models import (
-    DataCenter,
-    KeyManagement,
-    ObjectInfo,
-    ObjectPage,
-    Registration,
-    ServerInfo,
-    Tenant,
-    TenantPage,
-    UploadProgress,
-    WriteMode,
-)
+from keystow_client.loop_thread import LoopThread
+from keystow_client.models import ObjectInfo, ObjectPage, ServerInfo, UploadProgress, WriteMode
 from keystow_client.put import DEFAULT_RESUME_BUFFER
 from keystow_client.put_stream import Progress
 from keystow_client.retry import DEFAULT_POLICY, RetryPolicy
 from keystow_client.sinks import SinkLike
 from keystow_client.sources import SourceLike
+from keystow_client.sync_tenants import Tenants
 from keystow_client.threads import TransferThread
 from keystow_client.upload import ProgressListener
 
 _T = TypeVar("_T")
-
-
-class LoopThread:
-    """An event loop in a daemon thread."""
-
-    def __init__(self) -> None:
-        """Runs when this returns."""
-        running = threading.Event()
-
-        def run() -> None:
-            with asyncio.Runner() as runner:
-                self._loop = runner.get_loop()
-                self._loop.call_soon(running.set)
-                self._loop.run_forever()
-
-        self._thread = threading.Thread(target=run, name="keystow-client", daemon=True)
-        self._thread.start()
-        running.wait()
-
-    def call(self, start: Callable[[TransferThread], Coroutine[Any, Any, _T]]) -> _T:
-        """The coroutine's result or exception. The calling thread works for it meanwhile.
-
-        What interrupts the calling thread, such as KeyboardInterrupt, cancels the coroutine, and is raised once that
-        has cleaned up.
-        """
-        caller = TransferThread()
-        tasks: list[asyncio.Task[_T]] = []
-
-        def begin() -> None:
-            task = self._loop.create_task(start(caller))
-            task.add_done_callback(lambda _: caller.stop())
-            tasks.append(task)
-
-        def cancel() -> None:
-            if not tasks[0].cancel():  # it has ended, and its own stop may be used up
-                caller.stop()
-
-        self._loop.call_soon_threadsafe(begin)
-        try:
-            caller.serve()
-        except BaseException:
-            self._loop.call_soon_threadsafe(cancel)
-            caller.serve()
-            if not tasks[0].cancelled():
-                tasks[0].exception()  # seen, and less important
-            raise
-        return tasks[0].result()
-
-    def close(self) -> None:
-        """Cancel what still runs, and end the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
 
 
 class Download:
@@ -129,11 +66,13 @@ class Download:
         return await anext(self._download, b"")
 
 
-class Client:
+class Client(Tenants):
     """keystow over one connection, for any number of threads. Use it as a context manager.
 
     The methods are AsyncClient's, which has their full descriptions. Not to be carried over a fork: open it after.
     """
+
+    _client: AsyncClient
 
     def __init__(
         self,
@@ -157,8 +96,6 @@ class Client:
         loop, self._loop_thread = self._loop, None
         loop.call(lambda _: self._client.__aexit__(None, None, None))
         loop.close()
-
-    # --- Objects ------------------------------------------------------------------------------------------------------
 
     def put(
         self,
@@ -284,53 +221,6 @@ class Client:
     def server_info(self) -> ServerInfo:
         """The server's version and limits."""
         return self._loop.call(lambda _: self._client.server_info())
-
-    # --- Tenants ------------------------------------------------------------------------------------------------------
-
-    def register_tenant(
-        self,
-        tenant: str,
-        *,
-        data_center: str,
-        key_management: KeyManagement,
-        confirm_permanent: bool,
-        kms_key_arn: str = "",
-        display_name: str = "",
-        wait: float = 0.0,
-    ) -> Registration:
-        """Bind a tenant to its data centre and its key, for good."""
-        return self._loop.call(
-            lambda _: self._client.register_tenant(
-                tenant,
-                data_center=data_center,
-                key_management=key_management,
-                confirm_permanent=confirm_permanent,
-                kms_key_arn=kms_key_arn,
-                display_name=display_name,
-                wait=wait,
-            )
-        )
-
-    def get_tenant(self, tenant: str) -> Tenant:
-        """A tenant, its choices, and how its key does."""
-        return self._loop.call(lambda _: self._client.get_tenant(tenant))
-
-    def list_tenants(self, *, page_size: int = 0) -> Iterator[Tenant]:
-        """All tenants, page by page."""
-        page = self.list_tenants_page(page_size=page_size)
-        while True:
-            yield from page.tenants
-            if not page.next_page_token:
-                return
-            page = self.list_tenants_page(page_size=page_size, page_token=page.next_page_token)
-
-    def list_tenants_page(self, *, page_size: int = 0, page_token: str = "") -> TenantPage:
-        """One page of ``list_tenants``."""
-        return self._loop.call(lambda _: self._client.list_tenants_page(page_size=page_size, page_token=page_token))
-
-    def list_data_centers(self) -> tuple[DataCenter, ...]:
-        """Where tenants can be placed."""
-        return self._loop.call(lambda _: self._client.list_data_centers())
 
     @property
     def _loop(self) -> LoopThread:
