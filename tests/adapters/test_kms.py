@@ -1,21 +1,28 @@
 """How AWS KMS's failures become ours: each driven through the real client, against the faithful server."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from aiobotocore.session import AioSession
 
 from keystow_service import errors
 from keystow_service.adapters import kms_errors
 from keystow_service.adapters.kms import AwsKms, KmsPatience, open_kms
 from keystow_service.model import KeyArn, KeyState
 from keystow_service.ports import EncryptionContext
-from servers.fake_kms import ANY_TENANT, FakeKms, Fault, fake_kms
+from servers.kms.documents import tenant_policy
+from servers.kms.faults import Drop, Fault
+from servers.kms.keys import Kind
+from servers.kms.principals import CUSTOMER_ACCOUNT
+from servers.kms.server import faithful_kms
+from servers.kms.service import FaithfulKms
+from servers.kms.sessions import session_of
+from servers.kms.situations import bring, key_for
+from servers.kms.states import TEXTS, State
 from servers.listener import listening
 
 REGION = "eu-west-2"
@@ -48,33 +55,27 @@ RETRIED_CODES = {
 }
 
 
-@pytest.fixture(scope="module")
-def session() -> AioSession:
-    """Shared, because reading botocore's service model takes longer than a test."""
-    session = AioSession()
-    session.set_credentials("testing", "testing")
-    return session
-
-
 @pytest.fixture
-async def kms() -> AsyncIterator[FakeKms]:
-    async with fake_kms() as server:
+async def kms() -> AsyncIterator[FaithfulKms]:
+    async with faithful_kms(REGION) as server:
         yield server
 
 
 @pytest.fixture
-async def service(session: AioSession, kms: FakeKms) -> AsyncIterator[AwsKms]:
+async def service(kms: FaithfulKms) -> AsyncIterator[AwsKms]:
     """Without retries, so that one fault is one answer."""
-    async with open_kms(REGION, session=session, endpoint=kms.endpoint, patience=KmsPatience(attempts=1)) as service:
+    async with open_kms(
+        REGION, session=session_of(), endpoint=kms.endpoints[REGION], patience=KmsPatience(attempts=1)
+    ) as service:
         yield service
 
 
-def key_of(kms: FakeKms, *tenants: str) -> KeyArn:
+def key_of(kms: FaithfulKms, *tenants: str) -> KeyArn:
     return KeyArn.parse(kms.create_key(*(tenants or ("acme",)), region=REGION).arn)
 
 
 @asynccontextmanager
-async def raises(kind: type[errors.KeystowError], kms: FakeKms, arn: KeyArn) -> AsyncIterator[None]:
+async def raises(kind: type[errors.KeystowError], kms: FaithfulKms, arn: KeyArn) -> AsyncIterator[None]:
     """The block fails with this error, about this key, with the id of the last request but no text of AWS's."""
     with pytest.raises(errors.KeystowError) as caught:
         yield
@@ -86,7 +87,7 @@ async def raises(kind: type[errors.KeystowError], kms: FakeKms, arn: KeyArn) -> 
     assert arn.text not in caught.value.message
 
 
-async def test_answers_name_their_request(kms: FakeKms, service: AwsKms) -> None:
+async def test_answers_name_their_request(kms: FaithfulKms, service: AwsKms) -> None:
     """What KMS did is known by the id under which CloudTrail has it."""
     arn = key_of(kms)
     key = await service.generate_data_key(arn, ACME)
@@ -95,58 +96,62 @@ async def test_answers_name_their_request(kms: FakeKms, service: AwsKms) -> None
 
 
 @pytest.mark.parametrize("code", FINAL_CODES)
-async def test_final_codes(kms: FakeKms, service: AwsKms, code: str) -> None:
+async def test_final_codes(kms: FaithfulKms, service: AwsKms, code: str) -> None:
     """Each code of the table becomes its error; a code nobody has heard of becomes InternalError."""
     arn = key_of(kms)
-    kms.fail_next(Fault(code))
+    kms.faults.fail_next(Fault(code))
     async with raises(FINAL_CODES[code], kms, arn):
         await service.generate_data_key(arn, ACME)
 
 
 @pytest.mark.parametrize(("code", "status"), RETRIED_CODES)
-async def test_passing_codes(kms: FakeKms, service: AwsKms, code: str, status: int) -> None:
+async def test_passing_codes(kms: FaithfulKms, service: AwsKms, code: str, status: int) -> None:
     """Throttling and outages become retryable errors that say when to try again."""
     arn = key_of(kms)
-    kms.fail_next(Fault(code, status=status))
+    kms.faults.fail_next(Fault(code, status=status))
     async with raises(RETRIED_CODES[code, status], kms, arn):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_retries(session: AioSession, kms: FakeKms) -> None:
+async def test_retries(kms: FaithfulKms) -> None:
     """Failures that pass are outlived inside the call: outages, throttling and dropped connections."""
     arn = key_of(kms)
-    async with open_kms(REGION, session=session, endpoint=kms.endpoint) as patient:
-        for fault in (Fault("KMSInternalException", status=500), Fault("ThrottlingException"), Fault()):
-            kms.fail_next(fault)
+    async with open_kms(REGION, session=session_of(), endpoint=kms.endpoints[REGION]) as patient:
+        for fault in (
+            Fault("KMSInternalException", status=500),
+            Fault("ThrottlingException"),
+            Fault(drop=Drop.REQUEST),
+        ):
+            kms.faults.fail_next(fault)
             key = await patient.generate_data_key(arn, ACME)
             assert (await patient.unwrap(arn, key.wrapped, ACME)).plaintext == key.plaintext
 
 
-async def test_retries_end(session: AioSession, kms: FakeKms) -> None:
+async def test_retries_end(kms: FaithfulKms) -> None:
     """After three attempts throttling is reported, with a delay for the caller."""
     arn = key_of(kms)
-    kms.fail_next(Fault("ThrottlingException"), times=3)
-    async with open_kms(REGION, session=session, endpoint=kms.endpoint) as patient:
+    kms.faults.fail_next(Fault("ThrottlingException"), times=3)
+    async with open_kms(REGION, session=session_of(), endpoint=kms.endpoints[REGION]) as patient:
         with pytest.raises(errors.KmsThrottledError) as caught:
             await patient.generate_data_key(arn, ACME)
     assert caught.value.retry_after is not None
     assert len(kms.requests) == 3
 
 
-async def test_dropped_connection(kms: FakeKms, service: AwsKms) -> None:
+async def test_dropped_connection(kms: FaithfulKms, service: AwsKms) -> None:
     """A connection that ends without an answer is KMS_UNAVAILABLE."""
     arn = key_of(kms)
-    kms.fail_next(Fault())
+    kms.faults.fail_next(Fault(drop=Drop.REQUEST))
     with pytest.raises(errors.KmsUnavailableError) as caught:
         await service.generate_data_key(arn, ACME)
     assert caught.value.details == {"key_arn": arn.text}
 
 
-async def test_nobody_listens(session: AioSession, kms: FakeKms, unused_tcp_port: int) -> None:
+async def test_nobody_listens(kms: FaithfulKms, unused_tcp_port: int) -> None:
     """A refused connection is KMS_UNAVAILABLE."""
     arn = key_of(kms)
     endpoint = f"http://127.0.0.1:{unused_tcp_port}"
-    async with open_kms(REGION, session=session, endpoint=endpoint, patience=IMPATIENT) as service:
+    async with open_kms(REGION, session=session_of(), endpoint=endpoint, patience=IMPATIENT) as service:
         with pytest.raises(errors.KmsUnavailableError):
             await service.generate_data_key(arn, ACME)
 
@@ -156,29 +161,29 @@ async def test_nobody_listens(session: AioSession, kms: FakeKms, unused_tcp_port
     [IMPATIENT, KmsPatience(read=60.0, call=0.2)],
     ids=["read timeout", "bound of the whole call"],
 )
-async def test_no_answer(session: AioSession, kms: FakeKms, patience: KmsPatience) -> None:
+async def test_no_answer(kms: FaithfulKms, patience: KmsPatience) -> None:
     """A KMS that takes the request and says nothing is KMS_UNAVAILABLE, after a bounded time."""
     arn = key_of(kms)
-    kms.silent.add("GenerateDataKey")
-    async with open_kms(REGION, session=session, endpoint=kms.endpoint, patience=patience) as service:
+    kms.faults.hold("GenerateDataKey")
+    async with open_kms(REGION, session=session_of(), endpoint=kms.endpoints[REGION], patience=patience) as service:
         with pytest.raises(errors.KmsUnavailableError):
             await service.generate_data_key(arn, ACME)
 
 
-async def test_cancelled(kms: FakeKms, service: AwsKms) -> None:
+async def test_cancelled(kms: FaithfulKms, service: AwsKms) -> None:
     """Cancelling a call that waits for KMS cancels it, and the client works on."""
     arn = key_of(kms)
-    kms.silent.add("GenerateDataKey")
+    gate = kms.faults.hold("GenerateDataKey")
     call = asyncio.create_task(service.generate_data_key(arn, ACME))
-    await kms.unanswered.wait()
+    await gate.until(held=1)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    kms.silent.clear()
+    gate.open()
     await service.generate_data_key(arn, ACME)
 
 
-async def test_no_credentials(kms: FakeKms, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_credentials(kms: FaithfulKms, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without credentials of our own nothing is asked, and the operator is told."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
@@ -186,13 +191,13 @@ async def test_no_credentials(kms: FakeKms, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     arn = key_of(kms)
-    async with open_kms(REGION, endpoint=kms.endpoint) as service:
+    async with open_kms(REGION, endpoint=kms.endpoints[REGION]) as service:
         with pytest.raises(errors.ProviderCredentialsError):
             await service.generate_data_key(arn, ACME)
     assert not kms.requests
 
 
-async def test_refused_role(kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_refused_role(kms: FaithfulKms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What STS refuses on the way to our own credentials is not taken for an answer of KMS about the tenant's key."""
     body = (
         '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
@@ -213,7 +218,7 @@ async def test_refused_role(kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_p
     async with listening(refuse) as port:
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{port}")
         arn = key_of(kms)
-        async with open_kms(REGION, endpoint=kms.endpoint) as service:
+        async with open_kms(REGION, endpoint=kms.endpoints[REGION]) as service:
             with pytest.raises(errors.ProviderCredentialsError) as caught:
                 await service.generate_data_key(arn, ACME)
     assert "foreign" not in caught.value.message
@@ -221,29 +226,30 @@ async def test_refused_role(kms: FakeKms, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 KEY_STATES = {
-    "Disabled": (errors.KmsKeyDisabledError, KeyState.DISABLED),
-    "PendingDeletion": (errors.KmsKeyPendingDeletionError, KeyState.PENDING_DELETION),
-    "PendingReplicaDeletion": (errors.KmsKeyPendingDeletionError, KeyState.PENDING_DELETION),
-    "PendingImport": (errors.KmsKeyPendingImportError, KeyState.PENDING_IMPORT),
-    "Unavailable": (errors.KmsKeyStoreUnavailableError, KeyState.UNAVAILABLE),
-    "Creating": (errors.KmsKeyTransitioningError, KeyState.UNAVAILABLE),
-    "Updating": (errors.KmsKeyTransitioningError, KeyState.UNAVAILABLE),
+    State.DISABLED: (errors.KmsKeyDisabledError, KeyState.DISABLED),
+    State.PENDING_DELETION: (errors.KmsKeyPendingDeletionError, KeyState.PENDING_DELETION),
+    State.PENDING_REPLICA_DELETION: (errors.KmsKeyPendingDeletionError, KeyState.PENDING_DELETION),
+    State.PENDING_IMPORT: (errors.KmsKeyPendingImportError, KeyState.PENDING_IMPORT),
+    State.UNAVAILABLE: (errors.KmsKeyStoreUnavailableError, KeyState.UNAVAILABLE),
+    State.CREATING: (errors.KmsKeyTransitioningError, KeyState.UNAVAILABLE),
+    State.UPDATING: (errors.KmsKeyTransitioningError, KeyState.UNAVAILABLE),
 }
 
 
 @pytest.mark.parametrize("describable", [True, False], ids=["described", "by text"])
-@pytest.mark.parametrize("code", [None, "DisabledException", "KMSInvalidStateException"])
+@pytest.mark.parametrize("code", ["DisabledException", "KMSInvalidStateException"])
 @pytest.mark.parametrize("state", KEY_STATES)
-async def test_key_states(kms: FakeKms, service: AwsKms, state: str, code: str | None, *, describable: bool) -> None:
+async def test_key_states(kms: FaithfulKms, service: AwsKms, state: State, code: str, *, describable: bool) -> None:
     """Each state of a key has its error, whichever exception it answers with, and also if DescribeKey is denied."""
-    arn = key_of(kms)
-    key = kms[arn.text]
-    key.state, key.state_code = state, code
+    key = key_for(kms, state, "acme", region=REGION)
+    arn = KeyArn.parse(key.arn)
+    bring(kms, key, state)
+    kms.faults.fail_next(Fault(code, f"{key.arn} {TEXTS[state]}"))
     if not describable:
-        key.denied.add("DescribeKey")
+        key.put_policy(tenant_policy(CUSTOMER_ACCOUNT, "acme", without=["DescribeKey"]))
     kind, key_state = KEY_STATES[state]
     if not describable and code == "DisabledException" and kind is errors.KmsKeyTransitioningError:
-        kind, key_state = KEY_STATES["Disabled"]  # nothing says more than the code
+        kind, key_state = KEY_STATES[State.DISABLED]  # nothing says more than the code
     async with raises(kind, kms, arn):
         await service.generate_data_key(arn, ACME)
     if describable:
@@ -260,60 +266,62 @@ def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-async def test_deletion_date(kms: FakeKms, service: AwsKms, in_tokyo: None) -> None:
+async def test_deletion_date(kms: FaithfulKms, service: AwsKms, in_tokyo: None) -> None:
     """The error of a key that awaits deletion tells the date, in UTC."""
     arn = key_of(kms)
-    key = kms[arn.text]
-    key.state, key.deletion_date = "PendingDeletion", datetime(2026, 3, 4, 5, 6, tzinfo=UTC)
-    with pytest.raises(errors.KmsKeyPendingDeletionError, match="2026-03-04 05:06 UTC"):
+    date = kms[arn.text].schedule_deletion()
+    with pytest.raises(errors.KmsKeyPendingDeletionError, match=f"{date:%Y-%m-%d %H:%M} UTC"):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_refusal_does_not_wait_for_its_reason(session: AioSession, kms: FakeKms) -> None:
+async def test_refusal_does_not_wait_for_its_reason(kms: FaithfulKms) -> None:
     """When DescribeKey is not answered, the refusal stands after a short while, by AWS's text."""
     arn = key_of(kms)
-    kms[arn.text].state = "PendingDeletion"
+    kms[arn.text].schedule_deletion()
     patience = KmsPatience(read=60.0, explanation=0.1)
-    kms.silent.add("DescribeKey")
+    kms.faults.hold("DescribeKey")
     async with (
-        open_kms(REGION, session=session, endpoint=kms.endpoint, patience=patience) as service,
+        open_kms(REGION, session=session_of(), endpoint=kms.endpoints[REGION], patience=patience) as service,
         raises(errors.KmsKeyPendingDeletionError, kms, arn),
     ):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_key_enabled_in_between(kms: FakeKms, service: AwsKms) -> None:
+async def test_key_enabled_in_between(kms: FaithfulKms, service: AwsKms) -> None:
     """A key that refused as disabled and is enabled when described was disabled."""
     arn = key_of(kms)
-    kms.fail_next(Fault("DisabledException", "is foreign"))
+    kms.faults.fail_next(Fault("DisabledException", "is foreign"))
     async with raises(errors.KmsKeyDisabledError, kms, arn):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_other_usage(kms: FakeKms, service: AwsKms) -> None:
+async def test_other_usage(kms: FaithfulKms, service: AwsKms) -> None:
     """A signing key is described as such, and refused."""
-    arn = key_of(kms)
-    kms[arn.text].usage = "SIGN_VERIFY"
+    key = kms.create_key("acme", region=REGION, kind=Kind(spec="RSA_2048", usage="SIGN_VERIFY"))
+    arn = KeyArn.parse(key.arn)
     assert not (await service.describe(arn)).symmetric_encryption
     async with raises(errors.KmsKeyUsageInvalidError, kms, arn):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_other_region(kms: FakeKms, service: AwsKms) -> None:
+async def test_other_region(kms: FaithfulKms, service: AwsKms) -> None:
     """A key of another region is not found in this one."""
     arn = KeyArn.parse(kms.create_key("acme", region="us-east-1").arn)
     async with raises(errors.KmsKeyNotFoundError, kms, arn):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_answer_for_another_key(kms: FakeKms, service: AwsKms) -> None:
+async def test_answer_for_another_key(kms: FaithfulKms, service: AwsKms) -> None:
     """A data key made under another KMS key than the one asked for is thrown away."""
-    arn, another = key_of(kms), key_of(kms, ANY_TENANT)
-    kms[arn.text].arn = another.text
-    with pytest.raises(errors.InternalError):
-        await service.generate_data_key(arn, ACME)
-    with pytest.raises(errors.InternalError):
-        await service.describe(arn)
+    arn, another = key_of(kms), key_of(kms)
+    made = {"KeyId": another.text, "Plaintext": "AAAA", "CiphertextBlob": "AAAA"}
+    for call, content in (
+        (service.generate_data_key(arn, ACME), made),
+        (service.describe(arn), {"KeyMetadata": {"Arn": another.text}}),
+    ):
+        kms.faults.fail_next(Fault(status=200, body=json.dumps(content).encode()))
+        with pytest.raises(errors.InternalError):
+            await call
 
 
 NONSENSE = {
@@ -332,7 +340,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("nonsense", NONSENSE)
-async def test_answers_that_are_none(kms: FakeKms, service: AwsKms, nonsense: str, status: int) -> None:
+async def test_answers_that_are_none(kms: FaithfulKms, service: AwsKms, nonsense: str, status: int) -> None:
     """What is not the JSON that KMS promises comes from something before it, or is a failure of KMS: try again."""
     arn = key_of(kms)
     key = await service.generate_data_key(arn, ACME)
@@ -341,7 +349,7 @@ async def test_answers_that_are_none(kms: FakeKms, service: AwsKms, nonsense: st
         lambda: service.unwrap(arn, key.wrapped, ACME),
         lambda: service.describe(arn),
     ):
-        kms.fail_next(Fault(status=status, body=NONSENSE[nonsense]))
+        kms.faults.fail_next(Fault(status=status, body=NONSENSE[nonsense]))
         with pytest.raises(errors.KmsUnavailableError) as caught:
             await call()
         assert "foreign" not in caught.value.message
@@ -356,25 +364,25 @@ async def test_answers_that_are_none(kms: FakeKms, service: AwsKms, nonsense: st
         b'{"KeyState": "PendingDeletion", "DeletionDate": []}',
     ],
 )
-async def test_a_refusal_with_a_senseless_description(kms: FakeKms, service: AwsKms, metadata: bytes) -> None:
+async def test_a_refusal_with_a_senseless_description(kms: FaithfulKms, service: AwsKms, metadata: bytes) -> None:
     """The refusal is told for what it is, and closes the lease, whatever DescribeKey says of the key."""
     arn = key_of(kms)
-    kms.fail_next(Fault("DisabledException", "is foreign"))
-    kms.fail_next(Fault(status=200, body=b'{"KeyMetadata": ' + metadata + b"}"))
+    kms.faults.fail_next(Fault("DisabledException", "is foreign"))
+    kms.faults.fail_next(Fault(status=200, body=b'{"KeyMetadata": ' + metadata + b"}"))
     async with raises(errors.KmsKeyDisabledError, kms, arn):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_a_refusal_whose_text_is_none(kms: FakeKms, service: AwsKms) -> None:
+async def test_a_refusal_whose_text_is_none(kms: FaithfulKms, service: AwsKms) -> None:
     """So it is if its message is no text, and DescribeKey does not answer."""
     arn = key_of(kms)
-    kms.fail_next(Fault(body=b'{"__type": "DisabledException", "message": [1]}'))
-    kms.fail_next(Fault())
+    kms.faults.fail_next(Fault(body=b'{"__type": "DisabledException", "message": [1]}'))
+    kms.faults.fail_next(Fault(drop=Drop.REQUEST))
     with pytest.raises(errors.KmsKeyDisabledError):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_every_request_names_key_and_context(kms: FakeKms, service: AwsKms) -> None:
+async def test_every_request_names_key_and_context(kms: FaithfulKms, service: AwsKms) -> None:
     """The customer's CloudTrail shows the full ARN and the tenant's context with each use of the key."""
     arn = key_of(kms)
     key = await service.generate_data_key(arn, ACME)

@@ -1,6 +1,7 @@
 """AWS KMS under the KeyService contract: over our faithful server, and over moto's."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,11 @@ from aiobotocore.session import AioSession
 from contract.key_service import REGION, KeyServiceContract, Lack, Subject, unknown_arn
 from keystow_service.adapters.kms import open_kms
 from keystow_service.model import KeyArn
-from servers.fake_kms import ACCOUNT, FakeKms, fake_kms
+from keystow_service.ports import KeyService
+from servers.kms.principals import CUSTOMER_ACCOUNT
+from servers.kms.server import faithful_kms
+from servers.kms.service import FaithfulKms
+from servers.kms.sessions import session_of
 from servers.moto import MotoServer
 
 if TYPE_CHECKING:
@@ -19,62 +24,59 @@ if TYPE_CHECKING:
 MOTO_LACKS = frozenset({Lack.KEY_STATES, Lack.POLICY, Lack.CONTEXT_CUTS, Lack.INCORRECT_KEY})
 
 
-@pytest.fixture(scope="module")
-def session() -> AioSession:
-    """Shared, because reading botocore's service model takes longer than a test."""
-    session = AioSession()
-    session.set_credentials("testing", "testing")
-    return session
-
-
-class _FakeDesk:
-    def __init__(self, kms: FakeKms) -> None:
+class _FaithfulDesk:
+    def __init__(self, kms: FaithfulKms) -> None:
         self._kms = kms
 
     async def create(self, *tenants: str) -> KeyArn:
         return KeyArn.parse(self._kms.create_key(*tenants, region=REGION).arn)
 
     async def disable(self, arn: KeyArn) -> None:
-        self._kms[arn.text].state = "Disabled"
+        self._kms[arn.text].disable()
 
     async def enable(self, arn: KeyArn) -> None:
-        self._kms[arn.text].state = "Enabled"
+        self._kms[arn.text].enable()
 
     async def schedule_deletion(self, arn: KeyArn) -> datetime:
-        key = self._kms[arn.text]
-        key.state, key.deletion_date = "PendingDeletion", datetime(2026, 2, 1, 12, 30, tzinfo=UTC)
-        return key.deletion_date
+        date = self._kms[arn.text].schedule_deletion(days=7)
+        assert date is not None
+        return date
 
     async def cancel_deletion(self, arn: KeyArn) -> None:
-        key = self._kms[arn.text]
-        key.state, key.deletion_date = "Disabled", None
+        self._kms[arn.text].cancel_deletion()
 
     async def rotate(self, arn: KeyArn) -> None:
-        self._kms[arn.text].material.append(bytes(range(32)))
+        self._kms[arn.text].rotate()
 
 
-class TestFakeKms(KeyServiceContract):
+@asynccontextmanager
+async def _service(kms: FaithfulKms) -> AsyncIterator[KeyService]:
+    async with open_kms(REGION, session=session_of(), endpoint=kms.endpoints[REGION]) as service:
+        yield service
+
+
+class TestFaithfulKms(KeyServiceContract):
     """Our server does all that AWS does here."""
 
     @pytest.fixture
-    async def subject(self, session: AioSession) -> AsyncIterator[Subject]:
-        async with fake_kms() as kms, open_kms(REGION, session=session, endpoint=kms.endpoint) as service:
-            yield Subject(service, _FakeDesk(kms), unknown_arn(ACCOUNT))
+    async def subject(self) -> AsyncIterator[Subject]:
+        async with faithful_kms(REGION) as kms, _service(kms) as service:
+            yield Subject(service, _FaithfulDesk(kms), unknown_arn(CUSTOMER_ACCOUNT))
 
 
-class TestFakeKmsPendingAsDisabled(KeyServiceContract):
+class TestFaithfulKmsPendingAsDisabled(KeyServiceContract):
     """AWS may answer for a key that awaits deletion with DisabledException, too."""
 
     @pytest.fixture
-    async def subject(self, session: AioSession) -> AsyncIterator[Subject]:
-        class Desk(_FakeDesk):
+    async def subject(self) -> AsyncIterator[Subject]:
+        class Desk(_FaithfulDesk):
             async def create(self, *tenants: str) -> KeyArn:
                 arn = await super().create(*tenants)
-                self._kms[arn.text].state_code = "DisabledException"
+                self._kms[arn.text].pending_code = "DisabledException"
                 return arn
 
-        async with fake_kms() as kms, open_kms(REGION, session=session, endpoint=kms.endpoint) as service:
-            yield Subject(service, Desk(kms), unknown_arn(ACCOUNT))
+        async with faithful_kms(REGION) as kms, _service(kms) as service:
+            yield Subject(service, Desk(kms), unknown_arn(CUSTOMER_ACCOUNT))
 
 
 class _MotoDesk:
@@ -103,6 +105,14 @@ class _MotoDesk:
 
     async def rotate(self, arn: KeyArn) -> None:
         await self._client.rotate_key_on_demand(KeyId=_id(arn))
+
+
+@pytest.fixture(scope="module")
+def session(moto: MotoServer) -> AioSession:
+    """Shared, because reading botocore's service model takes longer than a test."""
+    session = AioSession()
+    session.set_credentials(moto.access_key_id, moto.secret_access_key)
+    return session
 
 
 class TestMoto(KeyServiceContract):
