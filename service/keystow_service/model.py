@@ -76,6 +76,14 @@ class KeyArn:
             violations=[Violation("kms_key_arn", problem)],
         )
 
+    @property
+    def identity(self) -> str:
+        """Account and key id: the replicas of a multi-Region key, which are one key in several regions, share it.
+
+        https://docs.aws.amazon.com/kms/latest/developerguide/multi-region-keys-overview.html
+        """
+        return self.text.split(":", 4)[4]
+
     def __str__(self) -> str:
         """The ARN."""
         return self.text

@@ -222,12 +222,13 @@ class TenantRegistry(Protocol):
     async def add(self, tenant: Tenant) -> Tenant:
         """Write the tenant, once and for good; answers what stands if the same choice was written before.
 
-        Raises TenantExistsError (another choice), KmsKeyInUseError (self-managed keys serve one tenant).
+        Raises TenantExistsError (another choice), KmsKeyInUseError (a self-managed key, replicas of it included, serves
+        one tenant).
         """
         ...
 
-    async def key_owner(self, arn: KeyArn) -> TenantId | None:
-        """The tenant that manages this key itself, if any."""
+    async def key_in_use(self, arn: KeyArn, *, besides: TenantId) -> bool:
+        """Whether another tenant is bound to the key or to a replica of it, whoever manages it."""
         ...
 
     async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:

@@ -33,8 +33,8 @@ class CountingRegistry:
     async def add(self, tenant: Tenant) -> Tenant:
         return self.tenants.setdefault(tenant.tenant_id, tenant)
 
-    async def key_owner(self, arn: KeyArn) -> TenantId | None:
-        return next((tenant.tenant_id for tenant in self.tenants.values() if tenant.key_arn == arn), None)
+    async def key_in_use(self, arn: KeyArn, *, besides: TenantId) -> bool:
+        return any(tenant.key_arn == arn for name, tenant in self.tenants.items() if name != besides)
 
     async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:
         return [tenant for name, tenant in sorted(self.tenants.items()) if name > start_after][:limit]

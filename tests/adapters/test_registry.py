@@ -6,7 +6,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, NullPool, create_engine
 from structlog.testing import capture_logs
@@ -15,8 +17,8 @@ from adapters.registering import register_at_once
 from contract.registry import new_tenant
 from keystow_service.adapters import migrations, registry_database, registry_tables
 from keystow_service.adapters.registry import open_registry
-from keystow_service.errors import RegistryUnavailableError, TenantNotFoundError
-from keystow_service.model import TenantId
+from keystow_service.errors import KmsKeyInUseError, RegistryUnavailableError, TenantNotFoundError
+from keystow_service.model import KeyManagement, TenantId
 
 
 @pytest.fixture
@@ -78,6 +80,27 @@ def test_half_an_upgrade(database: Path, monkeypatch: pytest.MonkeyPatch, url: s
     asyncio.run(_open_once(url))
 
 
+async def test_tenants_of_an_earlier_schema(tmp_path: Path, url: str) -> None:
+    """Keys that were registered before replicas were one key are so known, too, and in use for other tenants."""
+    database = tmp_path / "state" / "registry.db"
+    database.parent.mkdir()
+    config = Config()
+    config.set_main_option("script_location", "keystow_service.adapters:migrations")
+    engine = create_engine(f"sqlite:///{database}", poolclass=NullPool)
+    own, provided = new_tenant("own"), new_tenant("provided", KeyManagement.PROVIDER)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for tenant in (own, provided):
+            row = (tenant.tenant_id, tenant.display_name, tenant.key_management.value, tenant.key_arn.text, "uk")
+            connection.exec_driver_sql("INSERT INTO tenants VALUES (?, ?, ?, ?, ?, '2026-01-02 03:04:05.678901')", row)
+    async with open_registry(url) as opened:
+        assert await opened.list(limit=3) == [own, provided]
+        with pytest.raises(KmsKeyInUseError):
+            await opened.add(new_tenant("other", arn=own.key_arn))
+        await opened.add(new_tenant("other", KeyManagement.PROVIDER, provided.key_arn))
+
+
 async def test_later_release(database: Path, url: str) -> None:
     """A database of a later release is left alone, and its operator is told."""
     await _open_once(url)
@@ -123,7 +146,7 @@ async def test_database_that_fails(database: Path, url: str) -> None:
             for call in (
                 opened.get(tenant.tenant_id),
                 opened.add(tenant),
-                opened.key_owner(tenant.key_arn),
+                opened.key_in_use(tenant.key_arn, besides=tenant.tenant_id),
                 opened.list(limit=10),
             ):
                 with pytest.raises(RegistryUnavailableError) as caught:

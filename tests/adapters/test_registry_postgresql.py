@@ -152,7 +152,7 @@ async def test_database_that_fails(postgresql: PostgresqlServer, database: str, 
             for call in (
                 opened.get(tenant.tenant_id),
                 opened.add(tenant),
-                opened.key_owner(tenant.key_arn),
+                opened.key_in_use(tenant.key_arn, besides=tenant.tenant_id),
                 opened.list(limit=10),
                 opened.key_health.unobserved(tenant.create_time, limit=10),
             ):

@@ -44,8 +44,8 @@ class TakingTurns:
     async def add(self, tenant: Tenant) -> Tenant:
         return await self._next().add(tenant)
 
-    async def key_owner(self, arn: KeyArn) -> TenantId | None:
-        return await self._next().key_owner(arn)
+    async def key_in_use(self, arn: KeyArn, *, besides: TenantId) -> bool:
+        return await self._next().key_in_use(arn, besides=besides)
 
     async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:
         return await self._next().list(start_after=start_after, limit=limit)
@@ -109,18 +109,40 @@ class RegistryContract:
         with pytest.raises(TenantNotFoundError):
             await registry.get(TenantId("other"))
 
+    async def test_replica_of_another_tenants_key(self, registry: TenantRegistry) -> None:
+        """The replicas of a multi-Region key are one key; the same id in another account is another."""
+        london, dublin, elsewhere = (
+            KeyArn.parse(f"arn:aws:kms:{region}:{account}:key/mrk-{'5' * 32}")
+            for region, account in (
+                ("eu-west-2", "111122223333"),
+                ("eu-west-1", "111122223333"),
+                ("eu-west-1", "444455556666"),
+            )
+        )
+        await registry.add(new_tenant("acme", arn=london))
+        with pytest.raises(KmsKeyInUseError):
+            await registry.add(new_tenant("other", arn=dublin))
+        await registry.add(new_tenant("other", arn=elsewhere))
+
     async def test_provider_key_serves_many(self, registry: TenantRegistry) -> None:
-        """A provider's key serves many tenants, and none of them manages it."""
+        """A provider's key serves many tenants."""
         arn = new_arn()
         for name in ("acme", "beta", "gamma"):
             await registry.add(new_tenant(name, KeyManagement.PROVIDER, arn))
-        assert await registry.key_owner(arn) is None
+        assert len(await registry.list(limit=10)) == 3
 
-    async def test_key_owner(self, registry: TenantRegistry) -> None:
-        """A self-managed key has the tenant that registered it as its owner; an unknown key has none."""
-        await registry.add(new_tenant("acme", arn=(arn := new_arn())))
-        assert await registry.key_owner(arn) == "acme"
-        assert await registry.key_owner(new_arn()) is None
+    @pytest.mark.parametrize("management", KeyManagement)
+    async def test_key_in_use(self, registry: TenantRegistry, management: KeyManagement) -> None:
+        """A key that a tenant is bound to is in use for all others, replicas of it too, whoever manages it."""
+        key = f"key/mrk-{'5' * 32}"
+        arn = KeyArn.parse(f"arn:aws:kms:eu-west-2:111122223333:{key}")
+        await registry.add(new_tenant("acme", management, arn))
+        acme, other = TenantId("acme"), TenantId("other")
+        assert await registry.key_in_use(arn, besides=other)
+        assert await registry.key_in_use(KeyArn.parse(f"arn:aws:kms:eu-west-1:111122223333:{key}"), besides=other)
+        assert not await registry.key_in_use(arn, besides=acme)
+        assert not await registry.key_in_use(new_arn(), besides=other)
+        assert not await registry.key_in_use(KeyArn.parse(f"arn:aws:kms:eu-west-2:444455556666:{key}"), besides=other)
 
     async def test_list(self, registry: TenantRegistry) -> None:
         """Tenants list by the bytes of their ids, in pages, each once; the last page is short."""
@@ -147,10 +169,11 @@ class RegistryContract:
         assert sum(isinstance(result, TenantExistsError) for result in results) == 9
         assert await registry.get(TenantId("acme")) == won[0]
 
-    async def test_race_for_a_key(self, registry: TenantRegistry) -> None:
-        """Of many tenants that register one key at once, one gets it."""
-        arn = new_arn()
-        tenants = [new_tenant(f"tenant-{number}", arn=arn) for number in range(10)]
+    @pytest.mark.parametrize("regions", [["eu-west-2"], ["eu-west-1", "eu-west-2"]], ids=["one region", "replicas"])
+    async def test_race_for_a_key(self, registry: TenantRegistry, regions: Sequence[str]) -> None:
+        """Of many tenants that register one key at once, or replicas of it, one gets it."""
+        arns = [KeyArn.parse(f"arn:aws:kms:{region}:111122223333:key/mrk-{'5' * 32}") for region in regions]
+        tenants = [new_tenant(f"tenant-{number}", arn=arns[number % len(arns)]) for number in range(10)]
         results = await asyncio.gather(*map(registry.add, tenants), return_exceptions=True)
         assert sum(isinstance(result, Tenant) for result in results) == 1
         assert sum(isinstance(result, KmsKeyInUseError) for result in results) == 9

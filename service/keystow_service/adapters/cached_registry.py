@@ -47,9 +47,9 @@ class CachedRegistry:
         """See ports.TenantRegistry."""
         return await self._registry.add(tenant)
 
-    async def key_owner(self, arn: KeyArn) -> TenantId | None:
+    async def key_in_use(self, arn: KeyArn, *, besides: TenantId) -> bool:
         """See ports.TenantRegistry."""
-        return await self._registry.key_owner(arn)
+        return await self._registry.key_in_use(arn, besides=besides)
 
     async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:
         """See ports.TenantRegistry."""

@@ -7,7 +7,7 @@ because the database's own constraints decide; and what the database cannot answ
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from sqlalchemy import insert, select
+from sqlalchemy import and_, insert, or_, select
 from sqlalchemy.exc import IntegrityError
 
 from keystow_service.adapters.registry_database import Database, open_database
@@ -53,14 +53,18 @@ class SqlRegistry:
             return await self._standing_instead_of(tenant)
         return tenant
 
-    async def key_owner(self, arn: KeyArn) -> TenantId | None:
+    async def key_in_use(self, arn: KeyArn, *, besides: TenantId) -> bool:
         """See ports.TenantRegistry."""
-        rows = await self._database.ask(
-            select(tenants.c.tenant_id).where(
-                tenants.c.kms_key_arn == arn.text, tenants.c.key_management == KeyManagement.SELF.value
-            )
+        providers = and_(
+            tenants.c.key_management == KeyManagement.PROVIDER.value,
+            tenants.c.kms_key_arn.endswith(f":{arn.identity}", autoescape=True),
         )
-        return TenantId(rows[0]["tenant_id"]) if rows else None
+        rows = await self._database.ask(
+            select(tenants.c.tenant_id)
+            .where(or_(tenants.c.own_key == arn.identity, providers), tenants.c.tenant_id != besides)
+            .limit(1)
+        )
+        return bool(rows)
 
     async def list(self, *, start_after: str = "", limit: int) -> Sequence[Tenant]:
         """See ports.TenantRegistry."""

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    text,
 )
 
 from keystow_service.model import KeyArn, KeyHealth, KeyManagement, KeyObservation, KeyState, Tenant, TenantId
@@ -56,15 +55,10 @@ tenants = Table(
     Column("kms_key_arn", String(256), nullable=False),
     Column("data_center", String(63), nullable=False),
     Column("create_time", _UtcDateTime, nullable=False),
+    # The identity of a self-managed key, which serves one tenant. NULL, which is never equal, for the provider's keys.
+    Column("own_key", String(64)),
     CheckConstraint("key_management IN ('provider', 'self')", name="tenants_key_management"),
-    # A self-managed key serves one tenant; a provider's key many.
-    Index(
-        "tenants_self_managed_key",
-        "kms_key_arn",
-        unique=True,
-        sqlite_where=text("key_management = 'self'"),
-        postgresql_where=text("key_management = 'self'"),
-    ),
+    Index("tenants_own_key", "own_key", unique=True),
 )
 
 # The newest observation of each tenant's own key.
@@ -106,6 +100,7 @@ def tenant_row(tenant: Tenant) -> dict[str, Any]:
         "kms_key_arn": tenant.key_arn.text,
         "data_center": tenant.data_center,
         "create_time": tenant.create_time,
+        "own_key": tenant.key_arn.identity if tenant.key_management is KeyManagement.SELF else None,
     }
 
 

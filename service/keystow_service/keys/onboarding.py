@@ -112,8 +112,8 @@ class RegisterTenant:
                 key_arn=arn.text,
             )
         checks.append(KeyCheck("arn.region", Outcome.PASSED, f"The key is in {place.region}, as its data centre is."))
-        provider_keys = {site.provider_key for site in self._sites.values()}
-        if arn in provider_keys or await self._registry.key_owner(arn) not in (None, command.tenant_id):
+        provider_keys = {site.provider_key.identity for site in self._sites.values()}
+        if arn.identity in provider_keys or await self._registry.key_in_use(arn, besides=command.tenant_id):
             raise KmsKeyInUseError(
                 "This KMS key is bound to another tenant. Use a key of the tenant's own.", key_arn=arn.text
             )
