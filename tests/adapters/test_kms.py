@@ -11,9 +11,9 @@ import pytest
 
 from keystow_service import errors
 from keystow_service.adapters import kms_errors
-from keystow_service.adapters.kms import AwsKms, KmsPatience, open_kms
+from keystow_service.adapters.kms import KmsPatience, open_kms
 from keystow_service.model import KeyArn, KeyState
-from keystow_service.ports import EncryptionContext
+from keystow_service.ports import EncryptionContext, KeyService
 from servers.kms.documents import tenant_policy
 from servers.kms.faults import Drop, Fault
 from servers.kms.keys import Kind
@@ -62,7 +62,7 @@ async def kms() -> AsyncIterator[FaithfulKms]:
 
 
 @pytest.fixture
-async def service(kms: FaithfulKms) -> AsyncIterator[AwsKms]:
+async def service(kms: FaithfulKms) -> AsyncIterator[KeyService]:
     """Without retries, so that one fault is one answer."""
     async with open_kms(
         REGION, session=session_of(), endpoint=kms.endpoints[REGION], patience=KmsPatience(attempts=1)
@@ -87,7 +87,7 @@ async def raises(kind: type[errors.KeystowError], kms: FaithfulKms, arn: KeyArn)
     assert arn.text not in caught.value.message
 
 
-async def test_answers_name_their_request(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_answers_name_their_request(kms: FaithfulKms, service: KeyService) -> None:
     """What KMS did is known by the id under which CloudTrail has it."""
     arn = key_of(kms)
     key = await service.generate_data_key(arn, ACME)
@@ -96,7 +96,7 @@ async def test_answers_name_their_request(kms: FaithfulKms, service: AwsKms) -> 
 
 
 @pytest.mark.parametrize("code", FINAL_CODES)
-async def test_final_codes(kms: FaithfulKms, service: AwsKms, code: str) -> None:
+async def test_final_codes(kms: FaithfulKms, service: KeyService, code: str) -> None:
     """Each code of the table becomes its error; a code nobody has heard of becomes InternalError."""
     arn = key_of(kms)
     kms.faults.fail_next(Fault(code))
@@ -105,7 +105,7 @@ async def test_final_codes(kms: FaithfulKms, service: AwsKms, code: str) -> None
 
 
 @pytest.mark.parametrize(("code", "status"), RETRIED_CODES)
-async def test_passing_codes(kms: FaithfulKms, service: AwsKms, code: str, status: int) -> None:
+async def test_passing_codes(kms: FaithfulKms, service: KeyService, code: str, status: int) -> None:
     """Throttling and outages become retryable errors that say when to try again."""
     arn = key_of(kms)
     kms.faults.fail_next(Fault(code, status=status))
@@ -138,7 +138,7 @@ async def test_retries_end(kms: FaithfulKms) -> None:
     assert len(kms.requests) == 3
 
 
-async def test_dropped_connection(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_dropped_connection(kms: FaithfulKms, service: KeyService) -> None:
     """A connection that ends without an answer is KMS_UNAVAILABLE."""
     arn = key_of(kms)
     kms.faults.fail_next(Fault(drop=Drop.REQUEST))
@@ -170,7 +170,7 @@ async def test_no_answer(kms: FaithfulKms, patience: KmsPatience) -> None:
             await service.generate_data_key(arn, ACME)
 
 
-async def test_cancelled(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_cancelled(kms: FaithfulKms, service: KeyService) -> None:
     """Cancelling a call that waits for KMS cancels it, and the client works on."""
     arn = key_of(kms)
     gate = kms.faults.hold("GenerateDataKey")
@@ -239,7 +239,7 @@ KEY_STATES = {
 @pytest.mark.parametrize("describable", [True, False], ids=["described", "by text"])
 @pytest.mark.parametrize("code", ["DisabledException", "KMSInvalidStateException"])
 @pytest.mark.parametrize("state", KEY_STATES)
-async def test_key_states(kms: FaithfulKms, service: AwsKms, state: State, code: str, *, describable: bool) -> None:
+async def test_key_states(kms: FaithfulKms, service: KeyService, state: State, code: str, *, describable: bool) -> None:
     """Each state of a key has its error, whichever exception it answers with, and also if DescribeKey is denied."""
     key = key_for(kms, state, "acme", region=REGION)
     arn = KeyArn.parse(key.arn)
@@ -266,7 +266,7 @@ def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-async def test_deletion_date(kms: FaithfulKms, service: AwsKms, in_tokyo: None) -> None:
+async def test_deletion_date(kms: FaithfulKms, service: KeyService, in_tokyo: None) -> None:
     """The error of a key that awaits deletion tells the date, in UTC."""
     arn = key_of(kms)
     date = kms[arn.text].schedule_deletion()
@@ -287,7 +287,7 @@ async def test_refusal_does_not_wait_for_its_reason(kms: FaithfulKms) -> None:
         await service.generate_data_key(arn, ACME)
 
 
-async def test_key_enabled_in_between(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_key_enabled_in_between(kms: FaithfulKms, service: KeyService) -> None:
     """A key that refused as disabled and is enabled when described was disabled."""
     arn = key_of(kms)
     kms.faults.fail_next(Fault("DisabledException", "is foreign"))
@@ -295,7 +295,7 @@ async def test_key_enabled_in_between(kms: FaithfulKms, service: AwsKms) -> None
         await service.generate_data_key(arn, ACME)
 
 
-async def test_other_usage(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_other_usage(kms: FaithfulKms, service: KeyService) -> None:
     """A signing key is described as such, and refused."""
     key = kms.create_key("acme", region=REGION, kind=Kind(spec="RSA_2048", usage="SIGN_VERIFY"))
     arn = KeyArn.parse(key.arn)
@@ -304,14 +304,14 @@ async def test_other_usage(kms: FaithfulKms, service: AwsKms) -> None:
         await service.generate_data_key(arn, ACME)
 
 
-async def test_other_region(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_other_region(kms: FaithfulKms, service: KeyService) -> None:
     """A key of another region is not found in this one."""
     arn = KeyArn.parse(kms.create_key("acme", region="us-east-1").arn)
     async with raises(errors.KmsKeyNotFoundError, kms, arn):
         await service.generate_data_key(arn, ACME)
 
 
-async def test_answer_for_another_key(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_answer_for_another_key(kms: FaithfulKms, service: KeyService) -> None:
     """A data key made under another KMS key than the one asked for is thrown away."""
     arn, another = key_of(kms), key_of(kms)
     made = {"KeyId": another.text, "Plaintext": "AAAA", "CiphertextBlob": "AAAA"}
@@ -340,7 +340,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize("nonsense", NONSENSE)
-async def test_answers_that_are_none(kms: FaithfulKms, service: AwsKms, nonsense: str, status: int) -> None:
+async def test_answers_that_are_none(kms: FaithfulKms, service: KeyService, nonsense: str, status: int) -> None:
     """What is not the JSON that KMS promises comes from something before it, or is a failure of KMS: try again."""
     arn = key_of(kms)
     key = await service.generate_data_key(arn, ACME)
@@ -364,7 +364,7 @@ async def test_answers_that_are_none(kms: FaithfulKms, service: AwsKms, nonsense
         b'{"KeyState": "PendingDeletion", "DeletionDate": []}',
     ],
 )
-async def test_a_refusal_with_a_senseless_description(kms: FaithfulKms, service: AwsKms, metadata: bytes) -> None:
+async def test_a_refusal_with_a_senseless_description(kms: FaithfulKms, service: KeyService, metadata: bytes) -> None:
     """The refusal is told for what it is, and closes the lease, whatever DescribeKey says of the key."""
     arn = key_of(kms)
     kms.faults.fail_next(Fault("DisabledException", "is foreign"))
@@ -373,7 +373,7 @@ async def test_a_refusal_with_a_senseless_description(kms: FaithfulKms, service:
         await service.generate_data_key(arn, ACME)
 
 
-async def test_a_refusal_whose_text_is_none(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_a_refusal_whose_text_is_none(kms: FaithfulKms, service: KeyService) -> None:
     """So it is if its message is no text, and DescribeKey does not answer."""
     arn = key_of(kms)
     kms.faults.fail_next(Fault(body=b'{"__type": "DisabledException", "message": [1]}'))
@@ -382,7 +382,7 @@ async def test_a_refusal_whose_text_is_none(kms: FaithfulKms, service: AwsKms) -
         await service.generate_data_key(arn, ACME)
 
 
-async def test_every_request_names_key_and_context(kms: FaithfulKms, service: AwsKms) -> None:
+async def test_every_request_names_key_and_context(kms: FaithfulKms, service: KeyService) -> None:
     """The customer's CloudTrail shows the full ARN and the tenant's context with each use of the key."""
     arn = key_of(kms)
     key = await service.generate_data_key(arn, ACME)

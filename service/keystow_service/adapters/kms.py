@@ -5,7 +5,7 @@ CloudTrail shows it; an answer for another key is refused; and every failure is 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
@@ -18,9 +18,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from keystow_service.adapters import kms_errors
+from keystow_service.adapters.kms_explained import ExplainedKms
 from keystow_service.errors import KeystowError, KmsKeyArnInvalidError
 from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyState
-from keystow_service.ports import EncryptionContext
+from keystow_service.ports import EncryptionContext, KeyService
 
 if TYPE_CHECKING:
     from types_aiobotocore_kms import KMSClient  # a development dependency
@@ -55,7 +56,7 @@ class KmsPatience:
     attempts: int = 3
     # Bounds what the others do not: name resolution, a free connection, credentials, the pauses between attempts.
     call: float = 20.0
-    # A refusal must end the lease at once, so DescribeKey has little time to say which refusal it is.
+    # For DescribeKey to say which refusal it is.
     explanation: float = 2.0
 
 
@@ -66,8 +67,11 @@ async def open_kms(
     endpoint: str | None = None,
     session: AioSession | None = None,
     patience: KmsPatience | None = None,
-) -> AsyncIterator["AwsKms"]:
+    around: Callable[[KeyService], KeyService] = lambda kms: kms,
+) -> AsyncIterator[KeyService]:
     """KMS of one region, with the credentials that botocore finds, or the session's. ``endpoint`` replaces AWS's own.
+
+    What ``around`` puts around it sees every request that KMS gets.
 
     The client's own retries are right here: all three operations may be repeated, "standard" mode backs off with
     jitter, and its retry quota is shared by all calls of the client, so that an outage is not answered with a storm.
@@ -80,7 +84,7 @@ async def open_kms(
     )
     session = session or AioSession()
     async with session.create_client("kms", region_name=region, endpoint_url=endpoint, config=config) as client:
-        yield AwsKms(client, patience)
+        yield ExplainedKms(around(AwsKms(client, patience)), patience.explanation)
 
 
 class AwsKms:
@@ -133,34 +137,22 @@ class AwsKms:
             async with asyncio.timeout(self._patience.call):
                 return await request
         except ClientError as error:
-            refusal = error
+            raise _refusal(arn, error) from None
         except (BotoCoreError, ResponseParserError) as error:
             raise kms_errors.by_exception(error).error(arn) from None
         except TimeoutError:
             raise kms_errors.UNAVAILABLE.error(arn) from None
-        raise await self._explained(arn, refusal)
 
-    async def _explained(self, arn: KeyArn, refusal: ClientError) -> KeystowError:
-        answer = refusal.response
-        code, request_id = kms_errors.error_code(answer), kms_errors.request_id(answer)
-        if refusal.operation_name not in _OPERATIONS:  # STS, on the way to credentials
-            verdict = kms_errors.CREDENTIALS
-        elif code in kms_errors.STATE_CODES:
-            verdict = await self._tell_apart(arn, code, kms_errors.error_text(answer))
-        else:
-            verdict = kms_errors.by_code(code, request_id)
-        return verdict.error(arn, request_id)
 
-    async def _tell_apart(self, arn: KeyArn, code: str, text: str) -> kms_errors.Verdict:
-        """A key pending deletion answers with either of the STATE_CODES: ask for its state and date."""
-        try:
-            async with asyncio.timeout(self._patience.explanation):
-                answer = await self._client.describe_key(KeyId=arn.text)
-            metadata = answer["KeyMetadata"]
-            return kms_errors.by_state(code, metadata.get("KeyState", ""), metadata.get("DeletionDate"))
-        except (ClientError, BotoCoreError, ResponseParserError, TimeoutError, *_UNREADABLE) as error:
-            log.info("kms.key_not_described", key_arn=arn.text, kind=type(error).__name__)
-            return kms_errors.by_text(code, text)
+def _refusal(arn: KeyArn, error: ClientError) -> KeystowError:
+    code, request_id = kms_errors.error_code(error.response), kms_errors.request_id(error.response)
+    if error.operation_name not in _OPERATIONS:  # STS, on the way to credentials
+        verdict = kms_errors.CREDENTIALS
+    elif code in kms_errors.STATE_CODES:
+        verdict = kms_errors.by_text(code, kms_errors.error_text(error.response))
+    else:
+        verdict = kms_errors.by_code(code, request_id)
+    return verdict.error(arn, request_id)
 
 
 @contextmanager

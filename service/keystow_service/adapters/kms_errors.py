@@ -7,7 +7,6 @@ that is not in the tables is an InternalError; and nothing that AWS wrote stands
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +30,7 @@ from botocore.parsers import ResponseParserError
 from keystow_service.errors import (
     Details,
     InternalError,
+    KeyRefusal,
     KeystowError,
     KmsAccessDeniedError,
     KmsGrantInvalidError,
@@ -46,7 +46,7 @@ from keystow_service.errors import (
     ProviderCredentialsError,
     WrappedKeyInvalidError,
 )
-from keystow_service.model import KeyArn, KeyState
+from keystow_service.model import KeyArn, KeyDescription, KeyState
 
 log = structlog.get_logger(__name__)
 
@@ -169,19 +169,16 @@ BY_CODE: Mapping[str, Verdict] = MappingProxyType(
     }
 )
 
-# The key's state decides. Without one (DescribeKey refused): the text; without a known text: what the code says alone.
+# These do not say enough. The key's state decides; before it is known the text, and without a known text the code.
 STATE_CODES: Mapping[str, Verdict] = MappingProxyType(
     {"DisabledException": DISABLED, "KMSInvalidStateException": TRANSITIONING}
 )
-_BY_STATE: Mapping[str, Verdict] = MappingProxyType(
+_BY_STATE: Mapping[KeyState, Verdict] = MappingProxyType(
     {
-        "Disabled": DISABLED,
-        "PendingDeletion": PENDING_DELETION,
-        "PendingReplicaDeletion": PENDING_DELETION,
-        "PendingImport": PENDING_IMPORT,
-        "Unavailable": STORE_UNAVAILABLE,
-        "Creating": TRANSITIONING,
-        "Updating": TRANSITIONING,
+        KeyState.DISABLED: DISABLED,
+        KeyState.PENDING_DELETION: PENDING_DELETION,
+        KeyState.PENDING_IMPORT: PENDING_IMPORT,
+        KeyState.UNAVAILABLE: TRANSITIONING,
     }
 )
 _BY_TEXT: Mapping[str, Verdict] = MappingProxyType(
@@ -205,24 +202,26 @@ _NO_CREDENTIALS = (
 )
 
 
-def by_state(code: str, state: str, deletion_time: datetime | None) -> Verdict:
-    """The verdict on one of STATE_CODES, given what DescribeKey says (KeyMetadata.KeyState).
+def by_description(key: KeyDescription, refusal: KeyRefusal) -> Verdict | None:
+    """The verdict on a refusal that is about the key's state, now that it is known. None: the refusal says it all.
 
     A key that is enabled by now was not when it refused.
     """
-    verdict = _BY_STATE.get(state, STATE_CODES[code])
-    if verdict is PENDING_DELETION and deletion_time is not None:
+    verdict = _BY_STATE.get(key.state)
+    if verdict is PENDING_DELETION and key.deletion_time is not None:
         return Verdict(
             verdict.kind,
-            f"The KMS key is scheduled for deletion on {deletion_time.astimezone(UTC):%Y-%m-%d %H:%M} UTC. Until then "
-            "its owner can cancel the deletion and enable the key; afterwards the data is unreadable for good.",
+            f"The KMS key is scheduled for deletion on {key.deletion_time:%Y-%m-%d %H:%M} UTC. Until then its owner "
+            "can cancel the deletion and enable the key; afterwards the data is unreadable for good.",
             verdict.key_state,
         )
+    if verdict is TRANSITIONING and isinstance(refusal, KmsKeyStoreUnavailableError):
+        return None
     return verdict
 
 
 def by_text(code: str, text: str) -> Verdict:
-    """The verdict on one of STATE_CODES, given only AWS's sentence, such as "<ARN> is pending deletion."."""
+    """The verdict on one of STATE_CODES, given AWS's sentence, such as "<ARN> is pending deletion."."""
     return next((verdict for pattern, verdict in _BY_TEXT.items() if pattern in text), STATE_CODES[code])
 
 

@@ -1,0 +1,74 @@
+"""A refusal of AWS KMS, explained: which state of the key it is about, and until when it can be undone.
+
+A key pending deletion answers with either of two exceptions, and neither says the date; so the key is described. That
+is a request to KMS of its own: it goes through the KeyService as every other does.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import structlog
+
+from keystow_service.adapters import kms_errors
+from keystow_service.errors import (
+    KeyRefusal,
+    KeystowError,
+    KmsKeyDisabledError,
+    KmsKeyPendingDeletionError,
+    KmsKeyPendingImportError,
+    KmsKeyStoreUnavailableError,
+    KmsKeyTransitioningError,
+)
+from keystow_service.model import DataKey, KeyArn, KeyDescription
+from keystow_service.ports import EncryptionContext, KeyService
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+_ABOUT_THE_STATE = (
+    KmsKeyDisabledError,
+    KmsKeyPendingDeletionError,
+    KmsKeyPendingImportError,
+    KmsKeyStoreUnavailableError,
+    KmsKeyTransitioningError,
+)
+
+
+class ExplainedKms:
+    """A KeyService in front of another."""
+
+    def __init__(self, kms: KeyService, patience: float) -> None:
+        """``patience`` in seconds: a refusal must end the lease at once, so there is little time to explain it."""
+        self._kms = kms
+        self._patience = patience
+
+    async def generate_data_key(self, arn: KeyArn, context: EncryptionContext) -> DataKey:
+        """See ports.KeyService."""
+        return await self._explained(arn, self._kms.generate_data_key(arn, context))
+
+    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:
+        """See ports.KeyService."""
+        return await self._explained(arn, self._kms.unwrap(arn, wrapped, context))
+
+    async def describe(self, arn: KeyArn) -> KeyDescription:
+        """See ports.KeyService."""
+        return await self._kms.describe(arn)
+
+    async def _explained(self, arn: KeyArn, request: Awaitable[_T]) -> _T:
+        try:
+            return await request
+        except _ABOUT_THE_STATE as error:
+            refusal = error
+        raise await self._explanation(arn, refusal)
+
+    async def _explanation(self, arn: KeyArn, refusal: KeyRefusal) -> KeystowError:
+        try:
+            async with asyncio.timeout(self._patience):
+                key = await self._kms.describe(arn)
+        except (KeystowError, TimeoutError) as error:
+            log.info("kms.key_not_described", key_arn=arn.text, kind=type(error).__name__)
+            return refusal
+        verdict = kms_errors.by_description(key, refusal)
+        return refusal if verdict is None else verdict.error(arn, refusal.details.get("aws_request_id", ""))
