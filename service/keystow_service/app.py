@@ -1,9 +1,10 @@
 """The composition root: the only place that names concrete adapters and puts everything together."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
+from random import SystemRandom
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -22,9 +23,11 @@ from keystow_service.adapters.root_key import KeyringError
 from keystow_service.adapters.s3 import S3Options, open_s3
 from keystow_service.adapters.tls_files import TlsFilesError, WatchedTlsFiles
 from keystow_service.errors import KeystowError
-from keystow_service.keys.health import KeyHealthBook
+from keystow_service.keys.health import KeyHealthBook, KeyHealthView
+from keystow_service.keys.health_journal import KeyHealthJournal
 from keystow_service.keys.leases import DataKeys, LeasePolicy
 from keystow_service.keys.onboarding import RegisterTenant
+from keystow_service.keys.probing import KeyProber, ProbePolicy
 from keystow_service.model import MIB, DataCenter, KeyArn
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.delete import DeleteObject
@@ -97,13 +100,12 @@ async def open_server(settings: Settings) -> AsyncIterator[str]:
 async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[StorageService, TenantService]:
     clock = SystemClock()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    registry = CachedRegistry(
-        await stack.enter_async_context(open_registry(settings.registry_in_force())),
-        ttl=_REGISTRY_CACHE_TTL,
-        clock=clock,
-    )
+    database = await stack.enter_async_context(open_registry(settings.registry_in_force()))
+    registry = CachedRegistry(database, ttl=_REGISTRY_CACHE_TTL, clock=clock)
     sites = await _open_sites(settings, registry, clock, stack)
-    key_health = KeyHealthBook(clock)
+    # Half the interval, so that other replicas know in time that a key is in use here, and do not probe it.
+    journal = KeyHealthJournal(registry, database.key_health, interval=settings.key_probe_interval / 2)
+    key_health = KeyHealthBook(clock, journal.note)
     lease_policy = LeasePolicy(
         refresh=settings.lease_refresh,
         bound=settings.lease_bound,
@@ -111,6 +113,10 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     )
     keys = DataKeys(sites, settings.deployment_id, clock, lease_policy, key_health)
     stack.push_async_callback(keys.aclose)
+    await stack.enter_async_context(_in_background(journal.run()))
+    probe_policy = ProbePolicy(settings.key_probe_interval, settings.key_describe_interval)
+    prober = KeyProber(sites, keys, key_health, database.key_health, clock, probe_policy, SystemRandom().random)
+    await stack.enter_async_context(_in_background(prober.run()))
     budget = BufferBudget(settings.buffer_budget, settings.admission_timeout)
     opening = ObjectOpening(sites, keys)
     put_policy = PutPolicy(settings.deployment_id, settings.max_object_size, settings.parts_in_flight)
@@ -137,11 +143,22 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     tenants = TenantService(
         RegisterTenant(sites, registry, settings.deployment_id, clock),
         registry,
-        key_health,
+        KeyHealthView(key_health, database.key_health),
         [site.data_center for site in sites.values()],
         settings.lease_bound,
     )
     return StorageService(objects, limits), tenants
+
+
+@asynccontextmanager
+async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run it while the block runs."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _open_sites(settings: Settings, registry: TenantRegistry, clock: Clock, stack: AsyncExitStack) -> Sites:

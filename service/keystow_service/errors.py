@@ -35,6 +35,7 @@ class Details(TypedDict, total=False):
     tenant_id: str
     key_arn: str
     key_state: str
+    deletion_time: str  # ISO 8601, where a key's deletion is pending
     object_key: str
     upload_id: str
     persisted_size: str

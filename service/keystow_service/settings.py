@@ -137,6 +137,9 @@ class Settings(BaseSettings):
 
     lease_refresh: Annotated[float, Field(gt=0)] = 30.0
     lease_bound: Annotated[float, Field(gt=0, le=300)] = 60.0
+    # How often a tenant's own key is asked after that nobody uses, and how often KMS is asked to describe it.
+    key_probe_interval: Annotated[float, Field(ge=1)] = 60.0
+    key_describe_interval: Annotated[float, Field(ge=1)] = 600.0
     data_key_max_objects: Annotated[int, Field(ge=1)] = 100_000
 
     max_object_size: Annotated[int, Field(ge=1, le=MAX_SIZE)] = 1_200 * GIB

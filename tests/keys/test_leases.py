@@ -351,14 +351,14 @@ async def test_health_tells_what_the_last_use_showed(world: World) -> None:
         await held.hold()
     health = world.health.get(world.acme.tenant_id)
     assert health is not None
-    assert (health.state, health.reason) == (KeyState.DISABLED, "KMS_KEY_DISABLED")
-    assert health.since_time == health.check_time == world.clock.now()
+    assert (health.newest.state, health.newest.reason) == (KeyState.DISABLED, "KMS_KEY_DISABLED")
+    assert health.since_time == health.newest.time == world.clock.now()
     world.gate.lost = None
     world.admin.enable(world.arn)
     await held.hold()
     health = world.health.get(world.acme.tenant_id)
     assert health is not None
-    assert (health.state, health.reason) == (KeyState.ENABLED, "")
+    assert (health.newest.state, health.newest.reason) == (KeyState.ENABLED, "")
 
 
 async def test_plaintext_keys_stay_out_of_representations(world: World) -> None:

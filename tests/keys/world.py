@@ -14,7 +14,7 @@ from keystow_service.adapters.local_keyring import LocalKeyring, open_local_keyr
 from keystow_service.adapters.local_store import open_local_store
 from keystow_service.errors import KeystowError
 from keystow_service.keys.health import KeyHealthBook
-from keystow_service.keys.leases import DataKeys, LeasePolicy
+from keystow_service.keys.leases import DataKeys, KeyObserver, LeasePolicy
 from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, KeyManagement, Tenant, TenantId
 from keystow_service.ports import EncryptionContext, Site
 
@@ -61,14 +61,14 @@ class World:
 
     def __init__(self, gate: Gate, admin: KeyringAdmin, arn: KeyArn, clock: FakeClock, site: Site) -> None:
         self.gate, self.admin, self.arn, self.clock = gate, admin, arn, clock
-        self.health = KeyHealthBook(clock)
-        self._site = site
+        self.health = KeyHealthBook(clock, lambda *_: None)
+        self.sites = {"us": site}
         self.keys = self.data_keys()
         self.acme, self.globex = self._tenant("acme"), self._tenant("globex")
 
-    def data_keys(self, policy: LeasePolicy | None = None) -> DataKeys:
+    def data_keys(self, policy: LeasePolicy | None = None, observer: KeyObserver | None = None) -> DataKeys:
         """Leases of a process that has just started."""
-        return DataKeys({"us": self._site}, "test", self.clock, policy or LeasePolicy(REFRESH, BOUND), self.health)
+        return DataKeys(self.sites, "test", self.clock, policy or LeasePolicy(REFRESH, BOUND), observer or self.health)
 
     def _tenant(self, name: str) -> Tenant:
         return Tenant(TenantId(name), name, KeyManagement.SELF, self.arn, "us", datetime(2026, 1, 1, tzinfo=UTC))

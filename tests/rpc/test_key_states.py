@@ -135,6 +135,18 @@ async def test_key_health_tells_why(customer: Customer) -> None:
     assert (health.state, health.reason) == (KEY_STATE_ENABLED, "")
 
 
+async def test_a_pending_deletion_tells_its_date(customer: Customer) -> None:
+    """Whoever is refused, and whoever asks for the tenant, is told until when the deletion can be cancelled."""
+    server, keyring, arn = customer
+    date = keyring.schedule_deletion(arn, days=7).deletion_time
+    assert date is not None
+    told = await refused(lambda: stat(server))
+    assert told.metadata
+    assert told.metadata["deletionTime"] == date.isoformat(timespec="seconds")
+    health = (await server.tenants.GetTenant(GetTenantRequest(tenant_id=TENANT))).tenant.key_health
+    assert health.deletion_time.ToDatetime(date.tzinfo) == date.replace(microsecond=0)
+
+
 async def test_a_running_get_ends(customer: Customer) -> None:
     """What is read ahead is ciphertext: after the switch no further segment is opened."""
     server, keyring, arn = customer

@@ -6,7 +6,8 @@ that is not in the tables is an InternalError; and nothing that AWS wrote stands
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -59,12 +60,15 @@ class Verdict:
     message: str
     key_state: KeyState | None = None
     retry_after: float | None = None  # seconds
+    deletion_time: datetime | None = None
 
     def error(self, arn: KeyArn, request_id: str = "") -> KeystowError:
         """The error to raise."""
         details: Details = {"key_arn": arn.text}
         if self.key_state is not None:
             details["key_state"] = self.key_state.value
+        if self.deletion_time is not None:
+            details["deletion_time"] = self.deletion_time.isoformat(timespec="seconds")
         if request_id:
             details["aws_request_id"] = request_id
         return self.kind(self.message, retry_after=self.retry_after, **details)
@@ -209,11 +213,11 @@ def by_description(key: KeyDescription, refusal: KeyRefusal) -> Verdict | None:
     """
     verdict = _BY_STATE.get(key.state)
     if verdict is PENDING_DELETION and key.deletion_time is not None:
-        return Verdict(
-            verdict.kind,
-            f"The KMS key is scheduled for deletion on {key.deletion_time:%Y-%m-%d %H:%M} UTC. Until then its owner "
-            "can cancel the deletion and enable the key; afterwards the data is unreadable for good.",
-            verdict.key_state,
+        return replace(
+            verdict,
+            message=f"The KMS key is scheduled for deletion on {key.deletion_time:%Y-%m-%d %H:%M} UTC. Until then its "
+            "owner can cancel the deletion and enable the key; afterwards the data is unreadable for good.",
+            deletion_time=key.deletion_time,
         )
     if verdict is TRANSITIONING and isinstance(refusal, KmsKeyStoreUnavailableError):
         return None

@@ -124,6 +124,7 @@ class LocalKeyring:
                 "can cancel the deletion and enable the key; afterwards the data is unreadable for good.",
                 key_arn=arn.text,
                 key_state=key.state.value,
+                deletion_time=key.deletion_time.isoformat(timespec="seconds"),
             )
         if key.state is not KeyState.ENABLED:
             raise KmsKeyDisabledError(

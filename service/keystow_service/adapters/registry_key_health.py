@@ -91,7 +91,7 @@ async def _observe(connection: AsyncConnection, tenant_id: TenantId, seen: KeyOb
         )
         if written.rowcount == 0:
             return False
-    if known is None or health.since_time != known.since_time:
+    if known is None or health.newest.state is not known.newest.state:
         await connection.execute(
             insert(key_state_changes).values(tenant_id=tenant_id, **observation_row(health.newest))
         )

@@ -1,8 +1,14 @@
-"""What the last use of each tenant's key showed, as far as this process saw."""
+"""How each tenant's key does: what its uses and probes showed, in this process and, through the registry, in others.
 
-from dataclasses import dataclass, replace
+The promise: whoever asks is told the newest observation of any replica, and since when the key is in that state. What
+says nothing of a key's state, such as a timeout, changes nothing. The health of keys is never that of the service.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
+
+import structlog
 
 from keystow_service.errors import (
     KeyRefusal,
@@ -15,8 +21,10 @@ from keystow_service.errors import (
     KmsKeyPendingImportError,
     KmsKeyStoreUnavailableError,
 )
-from keystow_service.model import KeyState, TenantId
-from keystow_service.ports import Clock
+from keystow_service.model import KeyDescription, KeyHealth, KeyObservation, KeyState, TenantId
+from keystow_service.ports import Clock, KeyHealthRecords
+
+log = structlog.get_logger(__name__)
 
 _STATES = MappingProxyType(
     {
@@ -31,23 +39,23 @@ _STATES = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class KeyHealth:
-    """The state of a tenant's key as its last use showed it."""
+_REASONS = MappingProxyType({state: error.reason for error, state in reversed([*_STATES.items()])})
 
-    state: KeyState
-    check_time: datetime
-    since_time: datetime
-    last_success_time: datetime | None = None
-    reason: str = ""
-    aws_request_id: str = ""
+
+def described(description: KeyDescription, time: datetime) -> KeyObservation:
+    """What DescribeKey showed of a key that is not enabled, as an observation."""
+    return KeyObservation(
+        description.state, time, _REASONS[description.state], description.request_id, description.deletion_time
+    )
 
 
 class KeyHealthBook:
-    """Remembers the last use of each key. A KeyObserver."""
+    """Remembers what this process saw of each key, and tells of every change. A KeyObserver."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, note: Callable[[TenantId, KeyObservation], None]) -> None:
+        """``note`` is handed every observation."""
         self._clock = clock
+        self._note = note
         self._known: dict[TenantId, KeyHealth] = {}
 
     def get(self, tenant_id: TenantId) -> KeyHealth | None:
@@ -56,23 +64,63 @@ class KeyHealthBook:
 
     def succeeded(self, tenant_id: TenantId, request_id: str) -> None:
         """See leases.KeyObserver."""
-        now = self._clock.now()
-        known = self._known.get(tenant_id)
-        since = known.since_time if known and known.state is KeyState.ENABLED else now
-        self._known[tenant_id] = KeyHealth(KeyState.ENABLED, now, since, now, aws_request_id=request_id)
+        self.observe(tenant_id, KeyObservation(KeyState.ENABLED, self._clock.now(), request_id=request_id))
 
     def failed(self, tenant_id: TenantId, error: KeystowError) -> None:
         """See leases.KeyObserver. What says nothing of the key's state, such as a timeout, leaves the state alone."""
         state = _STATES.get(type(error)) if isinstance(error, KeyRefusal) else None
-        if state is None:
-            return
-        now = self._clock.now()
-        known = self._known.get(tenant_id) or KeyHealth(state, now, now)
-        self._known[tenant_id] = replace(
-            known,
-            state=state,
-            check_time=now,
-            since_time=known.since_time if known.state is state else now,
-            reason=error.reason,
-            aws_request_id=error.details.get("aws_request_id", ""),
-        )
+        if state is not None:
+            date = error.details.get("deletion_time")
+            self.observe(
+                tenant_id,
+                KeyObservation(
+                    state,
+                    self._clock.now(),
+                    error.reason,
+                    error.details.get("aws_request_id", ""),
+                    datetime.fromisoformat(date) if date else None,
+                ),
+            )
+
+    def observe(self, tenant_id: TenantId, seen: KeyObservation) -> None:
+        """Take in what a use or a probe showed."""
+        known = self._known.get(tenant_id)
+        health = known.then(seen) if known else KeyHealth.first(seen)
+        self._known[tenant_id] = health
+        self._note(tenant_id, seen)
+        if known is None or health.newest.state is not known.newest.state:
+            _tell(tenant_id, known, seen)
+
+
+def _tell(tenant_id: TenantId, known: KeyHealth | None, seen: KeyObservation) -> None:
+    if known is None and seen.state is KeyState.ENABLED:
+        return  # as it should be
+    tell = log.info if seen.state is KeyState.ENABLED else log.warning
+    tell(
+        "key_state_changed",
+        tenant_id=tenant_id,
+        key_state=seen.state.value,
+        previous=known.newest.state.value if known else "",
+        reason=seen.reason,
+        aws_request_id=seen.request_id,
+        deletion_time=seen.deletion_time.isoformat() if seen.deletion_time else "",
+    )
+
+
+class KeyHealthView:
+    """What is known of keys here and by other replicas."""
+
+    def __init__(self, book: KeyHealthBook, records: KeyHealthRecords) -> None:
+        self._book = book
+        self._records = records
+
+    async def of(self, tenant_ids: Sequence[TenantId]) -> Mapping[TenantId, KeyHealth]:
+        """Without those of which nothing is known. Raises RegistryUnavailableError."""
+        recorded = await self._records.of(tenant_ids)
+        merged = {}
+        for tenant_id in tenant_ids:
+            there, here = recorded.get(tenant_id), self._book.get(tenant_id)
+            health = there.then(here.newest) if there and here else there or here
+            if health is not None:
+                merged[tenant_id] = health
+        return merged

@@ -215,6 +215,16 @@ class DataKeys:
         await hold()
         return HeldKey(opened.data_key, keys.sealing, hold)
 
+    async def probe(self, tenant: Tenant) -> None:
+        """Use the key if nobody has lately, and keep no data key for a tenant that has none. Raises as for_sealing."""
+        keys = self._of(tenant)
+        if not keys.sealing.due():
+            return
+        if keys.seal_key is None:
+            await self._ask(keys, keys.sealing, lambda: keys.service.generate_data_key(keys.arn, keys.context))
+        else:
+            await self._generate(keys)
+
     async def aclose(self) -> None:
         """Stop renewing and forget every key."""
         tasks = list(self._tasks)

@@ -155,8 +155,9 @@ _HEAD = """\
 
 Each failing call ends with one gRPC status that carries exactly one `google.rpc.ErrorInfo`: domain `keystow`, a reason
 from this table, and metadata: always `requestId` (finds the call in the service's log) and `recovery`; where they apply
-`tenantId`, `keyArn`, `keyState`, `objectKey`, `uploadId`, `persistedSize`, `awsRequestId`. `RetryInfo` is added where a
-delay is known, `BadRequest` for invalid fields, `PreconditionFailure` for failed key checks, `QuotaFailure` for quotas.
+`tenantId`, `keyArn`, `keyState`, `deletionTime`, `objectKey`, `uploadId`, `persistedSize`, `awsRequestId`. `RetryInfo`
+is added where a delay is known, `BadRequest` for invalid fields, `PreconditionFailure` for failed key checks,
+`QuotaFailure` for quotas.
 
 Act on `recovery`, so that a reason you have never heard of is handled too:
 

@@ -7,9 +7,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from keystow.v1 import tenants_pb2, tenants_pb2_grpc
 from keystow_service.errors import NotImplementedYetError
-from keystow_service.keys.health import KeyHealth, KeyHealthBook
+from keystow_service.keys.health import KeyHealthView
 from keystow_service.keys.onboarding import MAX_WAIT, KeyCheck, Outcome, RegisterCommand, RegisterTenant
-from keystow_service.model import DataCenter, KeyManagement, Tenant
+from keystow_service.model import DataCenter, KeyHealth, KeyManagement, Tenant
 from keystow_service.ports import TenantRegistry
 from keystow_service.rpc import page_token, translate
 from keystow_service.rpc.interceptors import Context
@@ -37,7 +37,7 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
         self,
         register: RegisterTenant,
         registry: TenantRegistry,
-        health: KeyHealthBook,
+        health: KeyHealthView,
         data_centers: Sequence[DataCenter],
         revocation_bound: float,
     ) -> None:
@@ -55,12 +55,12 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
     ) -> tenants_pb2.RegisterTenantResponse:
         registered = await self._register(_command(request))
         return tenants_pb2.RegisterTenantResponse(
-            tenant=self._tenant(registered.tenant), checks=[_check(check) for check in registered.checks]
+            tenant=(await self._told([registered.tenant]))[0], checks=[_check(check) for check in registered.checks]
         )
 
     async def GetTenant(self, request: tenants_pb2.GetTenantRequest, context: Context) -> tenants_pb2.GetTenantResponse:
         tenant = await self._registry.get(translate.tenant_id(request.tenant_id))
-        return tenants_pb2.GetTenantResponse(tenant=self._tenant(tenant))
+        return tenants_pb2.GetTenantResponse(tenant=(await self._told([tenant]))[0])
 
     async def ListTenants(
         self,
@@ -72,7 +72,7 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
         found = await self._registry.list(start_after=start_after, limit=size + 1)
         page, more = found[:size], len(found) > size
         return tenants_pb2.ListTenantsResponse(
-            tenants=[self._tenant(tenant) for tenant in page],
+            tenants=await self._told(page),
             next_page_token=page_token.encode(page[-1].tenant_id, scope=_PAGE_SCOPE) if more else "",
         )
 
@@ -98,7 +98,11 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
     ) -> tenants_pb2.GetKeyPolicyResponse:
         raise NotImplementedYetError("This server does not offer GetKeyPolicy yet.")
 
-    def _tenant(self, tenant: Tenant) -> tenants_pb2.Tenant:
+    async def _told(self, tenants: Sequence[Tenant]) -> Sequence[tenants_pb2.Tenant]:
+        health = await self._health.of([tenant.tenant_id for tenant in tenants])
+        return [self._tenant(tenant, health.get(tenant.tenant_id)) for tenant in tenants]
+
+    def _tenant(self, tenant: Tenant, health: KeyHealth | None) -> tenants_pb2.Tenant:
         return tenants_pb2.Tenant(
             tenant_id=tenant.tenant_id,
             display_name=tenant.display_name,
@@ -106,7 +110,7 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
             kms_key_arn=tenant.key_arn.text,
             data_center=tenant.data_center,
             create_time=translate.timestamp(tenant.create_time),
-            key_health=self._key_health(self._health.get(tenant.tenant_id)),
+            key_health=self._key_health(health),
         )
 
     def _key_health(self, health: KeyHealth | None) -> tenants_pb2.KeyHealth:
@@ -114,11 +118,14 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
         bound.FromNanoseconds(int(self._revocation_bound * 1e9))
         message = tenants_pb2.KeyHealth(revocation_bound=bound)
         if health is not None:
-            message.state = tenants_pb2.KeyState.Value(f"KEY_STATE_{health.state.value}")
-            message.check_time.FromDatetime(health.check_time)
+            newest = health.newest
+            message.state = tenants_pb2.KeyState.Value(f"KEY_STATE_{newest.state.value}")
+            message.check_time.FromDatetime(newest.time)
             message.since_time.FromDatetime(health.since_time)
-            message.reason = health.reason
-            message.aws_request_id = health.aws_request_id
+            message.reason = newest.reason
+            message.aws_request_id = newest.request_id
+            if newest.deletion_time is not None:
+                message.deletion_time.FromDatetime(newest.deletion_time)
             if health.last_success_time is not None:
                 message.last_success_time.FromDatetime(health.last_success_time)
         return message

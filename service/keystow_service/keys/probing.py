@@ -1,0 +1,121 @@
+"""Asks after keys that nobody uses, so that their health is known before a backup or a restore fails.
+
+A probe is a use: GenerateDataKey with the tenant's own context, which renews the tenant's lease, and at a slower pace
+DescribeKey, which knows the date of a deletion. Keys in use are left alone, whichever replica uses them: the registry
+knows when each was last seen.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from keystow_service.acting import SERVICE, Acting, acting
+from keystow_service.errors import KeystowError
+from keystow_service.keys.health import KeyHealthBook, described
+from keystow_service.keys.leases import DataKeys
+from keystow_service.model import KeyState, Tenant, TenantId
+from keystow_service.ports import Clock, KeyHealthRecords, Sites, site_of
+
+log = structlog.get_logger(__name__)
+
+_PROBE = Acting(SERVICE, "KeyProbe")
+_SPREAD = 0.25  # of the interval, to either side: replicas that started at once do not probe at once
+_ROUNDS_PER_INTERVAL = 4
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePolicy:
+    """How often. Seconds, save ``at_once``."""
+
+    interval: float = 60.0
+    describe_interval: float = 600.0
+    at_once: int = 8
+
+
+class KeyProber:
+    """See the module."""
+
+    def __init__(
+        self,
+        sites: Sites,
+        keys: DataKeys,
+        book: KeyHealthBook,
+        records: KeyHealthRecords,
+        clock: Clock,
+        policy: ProbePolicy,
+        random: Callable[[], float],
+    ) -> None:
+        """``random`` gives numbers from 0 to 1."""
+        self._sites = sites
+        self._keys = keys
+        self._book = book
+        self._records = records
+        self._clock = clock
+        self._policy = policy
+        self._random = random
+        self._asked: dict[TenantId, float] = {}  # when each was last probed from here, whatever came of it
+        self._described: dict[TenantId, float] = {}
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        acting.set(_PROBE)
+        while True:
+            await asyncio.sleep(self._policy.interval / _ROUNDS_PER_INTERVAL * (0.5 + self._random()))
+            try:
+                await self.round()
+            except KeystowError as error:
+                log.warning("key_probes.delayed", reason=error.reason)
+            except Exception as error:  # noqa: BLE001 - the next round may do better, and no other task will
+                log.error("key_probes.failed", kind=type(error).__name__)  # noqa: TRY400 - its text may hold secrets
+
+    async def round(self) -> None:
+        """Probe those whose turn it is. Raises RegistryUnavailableError."""
+        since = self._clock.now() - timedelta(seconds=self._policy.interval * (1 - _SPREAD))
+        tenants = [tenant for tenant in await self._records.unobserved(since, limit=_PAGE) if self._due(tenant)]
+        slots = asyncio.Semaphore(self._policy.at_once)
+
+        async def probe(tenant: Tenant) -> None:
+            async with slots:
+                await self._probe(tenant)
+
+        async with asyncio.TaskGroup() as probes:
+            for tenant in tenants:
+                probes.create_task(probe(tenant))
+
+    def _due(self, tenant: Tenant) -> bool:
+        """A key that KMS did not answer for is as unseen as before, and still has to wait for its next turn."""
+        asked = self._asked.get(tenant.tenant_id)
+        wait = self._policy.interval * (1 + _SPREAD * (2 * self._random() - 1))
+        return asked is None or self._clock.boottime() - asked >= wait
+
+    async def _probe(self, tenant: Tenant) -> None:
+        self._asked[tenant.tenant_id] = self._clock.boottime()
+        try:
+            await self._keys.probe(tenant)
+        except KeystowError as error:
+            log.debug("key_probe", tenant_id=tenant.tenant_id, reason=error.reason)  # the book has been told
+        health = self._book.get(tenant.tenant_id)
+        dateless = (
+            health is not None
+            and health.newest.state is KeyState.PENDING_DELETION
+            and health.newest.deletion_time is None
+        )
+        last = self._described.get(tenant.tenant_id)
+        now = self._clock.boottime()
+        if dateless or last is None or now - last >= self._policy.describe_interval:
+            self._described[tenant.tenant_id] = now
+            await self._describe(tenant)
+
+    async def _describe(self, tenant: Tenant) -> None:
+        """That a key is enabled, only its use proves."""
+        try:
+            description = await site_of(self._sites, tenant).key_service.describe(tenant.key_arn)
+        except KeystowError as error:
+            log.debug("key_not_described", tenant_id=tenant.tenant_id, reason=error.reason)
+            return
+        if description.state is not KeyState.ENABLED:
+            self._book.observe(tenant.tenant_id, described(description, self._clock.now()))

@@ -1,0 +1,230 @@
+"""How the health of keys gets about: from a use or a probe to the registry, and from there to whoever asks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from structlog.testing import capture_logs
+
+from keys.world import REFRESH, World, settled
+from keystow_service.adapters.registry import SqlRegistry, open_registry
+from keystow_service.adapters.registry_database import open_database
+from keystow_service.errors import KmsKeyPendingDeletionError, KmsUnavailableError
+from keystow_service.keys.health import KeyHealthBook, KeyHealthView
+from keystow_service.keys.health_journal import KeyHealthJournal
+from keystow_service.keys.probing import KeyProber, ProbePolicy
+from keystow_service.model import KeyManagement, KeyObservation, KeyState, Tenant, TenantId
+
+INTERVAL = 60.0
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path}/registry.db"
+
+
+@pytest.fixture
+async def registry(url: str, world: World) -> AsyncIterator[SqlRegistry]:
+    """Knows acme, under a key of its own, and a tenant under the provider's."""
+    async with open_registry(url) as registry:
+        await registry.add(world.acme)
+        provided = Tenant(
+            TenantId("provided"), "", KeyManagement.PROVIDER, world.arn, "us", datetime(2026, 1, 1, tzinfo=UTC)
+        )
+        await registry.add(provided)
+        yield registry
+
+
+def enabled(seconds: float) -> KeyObservation:
+    return KeyObservation(KeyState.ENABLED, START + timedelta(seconds=seconds), request_id=f"r-{seconds}")
+
+
+def disabled(seconds: float) -> KeyObservation:
+    return KeyObservation(
+        KeyState.DISABLED, START + timedelta(seconds=seconds), "KMS_KEY_DISABLED", request_id=f"r-{seconds}"
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks run until it holds."""
+    async with asyncio.timeout(30):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.01)
+
+
+async def written(journal: KeyHealthJournal) -> None:
+    """Let the journal write what it has, as at a server's stop."""
+    task = asyncio.create_task(journal.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+# --- The journal ------------------------------------------------------------------------------------------------------
+
+
+async def test_the_last_success_before_a_refusal_is_recorded(world: World, registry: SqlRegistry) -> None:
+    """Repetitions are written once in a while, but a change brings the last of them along."""
+    journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL)
+    for seen in (enabled(0), enabled(10), enabled(20), disabled(30)):
+        journal.note(world.acme.tenant_id, seen)
+    await written(journal)
+    health = (await registry.key_health.of([world.acme.tenant_id]))[world.acme.tenant_id]
+    assert (health.newest, health.last_success_time) == (disabled(30), enabled(20).time)
+    assert await registry.key_health.changes(world.acme.tenant_id) == [enabled(0), disabled(30)]
+
+
+async def test_the_providers_key_is_not_recorded(registry: SqlRegistry) -> None:
+    """What is seen of it says nothing of a tenant's own key; nor does a key that was only checked for a tenant."""
+    journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL)
+    for name in ("provided", "unheard-of"):
+        journal.note(TenantId(name), enabled(0))
+    await written(journal)
+    assert await registry.key_health.of([TenantId("provided"), TenantId("unheard-of")]) == {}
+
+
+async def test_a_registry_that_does_not_answer(world: World, registry: SqlRegistry, url: str) -> None:
+    """What was seen meanwhile is written once it answers again, in order."""
+    database = await open_database(url)
+    journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL, retry_interval=0.01)
+    try:
+        await database.ask(text("ALTER TABLE key_health RENAME TO away"))
+        with capture_logs() as log:
+            running = asyncio.create_task(journal.run())
+            for seen in (enabled(0), disabled(30), enabled(50)):
+                journal.note(world.acme.tenant_id, seen)
+            await until(lambda: "key_health.delayed" in [line["event"] for line in log])
+        await database.ask(text("ALTER TABLE away RENAME TO key_health"))
+        running.cancel()  # what is unwritten gets its last chance
+        await asyncio.gather(running, return_exceptions=True)
+    finally:
+        await database.aclose()
+    assert await registry.key_health.changes(world.acme.tenant_id) == [enabled(0), disabled(30), enabled(50)]
+
+
+# --- The view ---------------------------------------------------------------------------------------------------------
+
+
+async def test_replicas_tell_the_same(world: World, registry: SqlRegistry) -> None:
+    """A process that has not used a key tells what another saw; one that saw more tells that, and since when."""
+    view = KeyHealthView(world.health, registry.key_health)
+    assert await view.of([world.acme.tenant_id]) == {}
+    await registry.key_health.observe(world.acme.tenant_id, disabled(-90))
+    assert (await view.of([world.acme.tenant_id]))[world.acme.tenant_id].newest == disabled(-90)
+    world.health.observe(world.acme.tenant_id, disabled(30))
+    health = (await view.of([world.acme.tenant_id]))[world.acme.tenant_id]
+    assert (health.newest, health.since_time) == (disabled(30), disabled(-90).time)
+
+
+async def test_changes_are_told_in_the_log(world: World) -> None:
+    """Each change once, by tenant, with the request that showed it and the date of a deletion; no first success."""
+    with capture_logs() as log:
+        await world.keys.for_sealing(world.acme)
+        world.admin.schedule_deletion(world.arn, days=7)
+        world.clock.advance(INTERVAL * 2)
+        for _ in range(2):
+            with pytest.raises(KmsKeyPendingDeletionError):
+                await world.keys.for_sealing(world.acme)
+        world.admin.cancel_deletion(world.arn)
+        world.admin.enable(world.arn)
+        await world.keys.for_sealing(world.acme)
+    told = [
+        (line["previous"], line["key_state"], line["deletion_time"])
+        for line in log
+        if line["event"] == "key_state_changed"
+    ]
+    assert told == [
+        ("ENABLED", "PENDING_DELETION", (START + timedelta(days=7)).isoformat()),
+        ("PENDING_DELETION", "ENABLED", ""),
+    ]
+
+
+# --- The prober -------------------------------------------------------------------------------------------------------
+
+
+class Replica:
+    """A process that probes, and writes down what it saw."""
+
+    def __init__(self, world: World, registry: SqlRegistry) -> None:
+        self.journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL / 2)
+        self.book = KeyHealthBook(world.clock, self.journal.note)
+        self.keys = world.data_keys(observer=self.book)
+        self._prober = KeyProber(
+            world.sites,
+            self.keys,
+            self.book,
+            registry.key_health,
+            world.clock,
+            ProbePolicy(INTERVAL, 600.0),
+            lambda: 0.5,
+        )
+
+    async def round(self) -> None:
+        await self._prober.round()
+        await written(self.journal)
+
+
+@pytest.fixture
+async def replica(world: World, registry: SqlRegistry) -> AsyncIterator[Replica]:
+    replica = Replica(world, registry)
+    yield replica
+    await replica.keys.aclose()
+
+
+async def test_unused_keys_are_probed(world: World, registry: SqlRegistry, replica: Replica) -> None:
+    """Once an interval a tenant's own key is used though nobody uses it; a tenant under the provider's key is not."""
+    for asked in (1, 1, 2):
+        await replica.round()
+        assert world.gate.generated == asked
+        world.clock.advance(INTERVAL * 2 / 3)
+    health = await registry.key_health.of([world.acme.tenant_id])
+    assert health[world.acme.tenant_id].newest.state is KeyState.ENABLED
+
+
+async def test_keys_in_use_are_left_alone(world: World, registry: SqlRegistry, replica: Replica) -> None:
+    """While traffic of any replica renews a lease, no other probes the key."""
+    elsewhere = Replica(world, registry)
+    for _ in range(4):
+        await elsewhere.keys.for_sealing(world.acme)
+        await settled()
+        await written(elsewhere.journal)
+        used = world.gate.generated
+        await replica.round()
+        assert world.gate.generated == used
+        world.clock.advance(REFRESH)
+    await elsewhere.keys.aclose()
+
+
+async def test_a_probe_leaves_no_data_key(world: World, replica: Replica) -> None:
+    """Nothing is kept in memory of a probe that a new object could be sealed under."""
+    await replica.round()
+    await replica.keys.for_sealing(world.acme)
+    assert world.gate.generated == 2
+
+
+async def test_a_pending_deletion_is_found(world: World, registry: SqlRegistry, replica: Replica) -> None:
+    """Nobody has used the key since, and its state and the date are known all the same."""
+    await replica.round()
+    world.admin.schedule_deletion(world.arn, days=7)
+    date = world.clock.now() + timedelta(days=7)
+    world.clock.advance(INTERVAL * 2)
+    await replica.round()
+    newest = (await registry.key_health.of([world.acme.tenant_id]))[world.acme.tenant_id].newest
+    assert (newest.state, newest.deletion_time) == (KeyState.PENDING_DELETION, date)
+
+
+async def test_a_kms_that_does_not_answer_is_not_pestered(
+    world: World, registry: SqlRegistry, replica: Replica
+) -> None:
+    """An outage says nothing of the key, and is no reason to ask more often."""
+    world.gate.lost = KmsUnavailableError("lost")
+    for _ in range(3):
+        await replica.round()
+    assert world.gate.generated == 1
+    assert await registry.key_health.of([world.acme.tenant_id]) == {}
