@@ -14,8 +14,10 @@ Converse: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awa
 
 
 @asynccontextmanager
-async def listening(converse: Converse, *, limit: int = 1 << 16) -> AsyncIterator[int]:
-    """Hold each connection's conversation while the block runs; gives the loopback port. ``limit`` as of StreamReader.
+async def listening(converse: Converse, *, limit: int = 1 << 16, port: int = 0) -> AsyncIterator[int]:
+    """Hold each connection's conversation while the block runs; gives the loopback port: a free one, if it is 0.
+
+    ``limit`` as of StreamReader.
 
     A client that breaks off ends its conversation and nothing else.
     """
@@ -33,7 +35,7 @@ async def listening(converse: Converse, *, limit: int = 1 << 16) -> AsyncIterato
         # A task that is cancelled before its first step never sees its socket.
         conversation.add_done_callback(lambda _: connection.close())
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         listener.setblocking(False)
         loop.add_reader(listener, accept)
         try:

@@ -1,7 +1,9 @@
 """What a key's owner does over the wire, with their own credentials. Existence and permission were checked before."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from servers.kms.conditions import UnknownPolicyError
 from servers.kms.documents import owner_policy
@@ -10,6 +12,8 @@ from servers.kms.keys import Key, Kind
 from servers.kms.policy import Policy
 from servers.kms.refusal import Refusal
 from servers.kms.states import State
+
+_Operation: TypeAlias = Callable[[Inventory, Key, Mapping[str, Any]], dict[str, Any]]
 
 
 def create_key(inventory: Inventory, region: str, account: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,3 +108,43 @@ def _policy(text: str) -> Policy:
         return Policy.of_key(text)
     except UnknownPolicyError as error:
         raise Refusal("MalformedPolicyDocumentException", str(error)) from None
+
+
+def _alias(inventory: Inventory, key: Key, body: Mapping[str, Any], *, again: bool) -> dict[str, Any]:
+    inventory.name(body["AliasName"], key, again=again)
+    return {}
+
+
+def _act(act: Callable[[Key], None], *, names_key: bool = False) -> _Operation:
+    """An operation that needs no more than the key."""
+
+    def operation(_inventory: Inventory, key: Key, _body: Mapping[str, Any]) -> dict[str, Any]:
+        act(key)
+        return {"KeyId": key.arn} if names_key else {}
+
+    return operation
+
+
+_OPERATIONS: Mapping[str, _Operation] = MappingProxyType(
+    {
+        "DescribeKey": lambda _, key, __: describe_key(key),
+        "GetKeyPolicy": lambda _, key, __: get_key_policy(key),
+        "PutKeyPolicy": lambda _, key, body: put_key_policy(key, body),
+        "EnableKey": _act(Key.enable),
+        "DisableKey": _act(Key.disable),
+        "ScheduleKeyDeletion": lambda _, key, body: schedule_key_deletion(key, body),
+        "CancelKeyDeletion": _act(Key.cancel_deletion, names_key=True),
+        "RotateKeyOnDemand": _act(Key.rotate, names_key=True),
+        "DeleteImportedKeyMaterial": _act(Key.delete_material),
+        "ReplicateKey": replicate_key,
+        "CreateAlias": partial(_alias, again=False),
+        "UpdateAlias": partial(_alias, again=True),
+    }
+)
+
+
+def administer(inventory: Inventory, operation: str, key: Key, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to an operation on a key, other than its use. Raises Refusal."""
+    if operation not in _OPERATIONS:
+        raise Refusal("UnknownOperationException", f"This KMS does not know {operation}.")
+    return _OPERATIONS[operation](inventory, key, body)

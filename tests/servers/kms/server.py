@@ -1,6 +1,6 @@
-"""Running the KMS: a server on a free loopback port for each region, in the test's own event loop."""
+"""Running the KMS: a server for each region, on a loopback port, in the test's own event loop."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -9,13 +9,43 @@ from servers.kms.service import FaithfulKms
 from servers.kms.wire import converse
 from servers.listener import listening
 
+DEFAULT_REGION = "us-east-1"
+
 
 @asynccontextmanager
 async def faithful_kms(*regions: str, clock: Clock | None = None) -> AsyncIterator[FaithfulKms]:
-    """Without keys. Of one region, us-east-1, unless others are named."""
+    """Without keys, on free ports. Of one region, unless several are named."""
+    async with serving(dict.fromkeys(regions or (DEFAULT_REGION,), 0), clock) as kms:
+        yield kms
+
+
+@asynccontextmanager
+async def serving(ports: Mapping[str, int], clock: Clock | None = None) -> AsyncIterator[FaithfulKms]:
+    """By region; 0 is a free port."""
     kms = FaithfulKms(clock)
     async with AsyncExitStack() as stack:
-        for region in regions or ("us-east-1",):
-            port = await stack.enter_async_context(listening(partial(converse, kms, region)))
-            kms.endpoints[region] = f"http://127.0.0.1:{port}"
+        for region, port in ports.items():
+            server = _RegionServer(kms, region, port)
+            stack.push_async_callback(server.stop)
+            await server.start()
+            kms.servers[region] = server
         yield kms
+
+
+class _RegionServer:
+    """That can be stopped, so that connections are refused, and started again on its port."""
+
+    def __init__(self, kms: FaithfulKms, region: str, port: int) -> None:
+        self._kms = kms
+        self._region = region
+        self._port = port
+        self._running = AsyncExitStack()
+
+    async def start(self) -> None:
+        conversation = partial(converse, self._kms, self._region)
+        self._port = await self._running.enter_async_context(listening(conversation, port=self._port))
+        self._kms.endpoints[self._region] = f"http://127.0.0.1:{self._port}"
+
+    async def stop(self) -> None:
+        """Connections that stand are broken."""
+        await self._running.aclose()

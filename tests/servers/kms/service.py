@@ -7,7 +7,7 @@ open to the tests in its process; customers may also act over the wire, with the
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from keystow_service.adapters.clock import SystemClock
@@ -32,6 +32,13 @@ _USES = {
     "Encrypt": use.encrypt,
     "Decrypt": use.decrypt,
 }
+
+
+class Switch(Protocol):
+    """Of a region's server: while it is stopped, connections are refused."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class FaithfulKms:
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or SystemClock()
         self.endpoints: dict[str, str] = {}  # by region
+        self.servers: dict[str, Switch] = {}  # likewise
         self.principals = Directory(self.clock)
         self.lag = Lag(self.clock)
         self.faults = Faults(self.clock)
@@ -154,7 +162,9 @@ class FaithfulKms:
             self._inventory.forget(call.body["AliasName"], call.region, call.principal.account)
             return {}
         call.key = self._permitted_key(call, call.principal)
-        return self._done(call.operation, call.key, call.body)
+        if call.operation in _USES:
+            return _USES[call.operation](call.key, call.body)
+        return administration.administer(self._inventory, call.operation, call.key, call.body)
 
     def _permitted_key(self, call: _Call, principal: Principal) -> Key:
         try:
@@ -170,38 +180,6 @@ class FaithfulKms:
         call.key = key
         authorize(principal, call.operation, key, standing.policy, call.context)
         return key
-
-    def _done(self, operation: str, key: Key, body: Mapping[str, Any]) -> dict[str, Any]:  # noqa: C901, PLR0911, PLR0912 - a table
-        if operation in _USES:
-            return _USES[operation](key, body)
-        match operation:
-            case "DescribeKey":
-                return administration.describe_key(key)
-            case "GetKeyPolicy":
-                return administration.get_key_policy(key)
-            case "PutKeyPolicy":
-                return administration.put_key_policy(key, body)
-            case "ScheduleKeyDeletion":
-                return administration.schedule_key_deletion(key, body)
-            case "ReplicateKey":
-                return administration.replicate_key(self._inventory, key, body)
-            case "CancelKeyDeletion":
-                key.cancel_deletion()
-                return {"KeyId": key.arn}
-            case "RotateKeyOnDemand":
-                key.rotate()
-                return {"KeyId": key.arn}
-            case "EnableKey":
-                key.enable()
-            case "DisableKey":
-                key.disable()
-            case "DeleteImportedKeyMaterial":
-                key.delete_material()
-            case "CreateAlias" | "UpdateAlias":
-                self._inventory.name(body["AliasName"], key, again=operation == "UpdateAlias")
-            case _:
-                raise Refusal("UnknownOperationException", f"This KMS does not know {operation}.")
-        return {}
 
 
 def _parsed(body: bytes) -> Mapping[str, Any]:
