@@ -11,12 +11,17 @@ from servers.listener import listening
 class Relay:
     """Forwards to a port. Each of ``cuts`` resets a connection once the client has "sent" or "got" so many bytes.
 
-    A "refused" one is reset at once.
+    A "refused" one is reset at once. One of ``holds``, where there are no cuts, passes nothing more of that direction
+    on instead, until ``let_go`` resets it. ``sent`` counts the bytes of all clients.
     """
 
     def __init__(self, port: int) -> None:
         self.cuts: deque[tuple[str, int]] = deque()
+        self.holds: deque[tuple[str, int]] = deque()
         self.connections = 0
+        self.sent = 0
+        self.holding = threading.Event()
+        self._let_go = asyncio.Event()
         self._target = port
         self.port = 0
         self._started = threading.Event()
@@ -37,20 +42,50 @@ class Relay:
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        direction, limit = self.cuts.popleft() if self.cuts else ("", 0)
-        if direction == "refused":
+        cut = self.cuts.popleft() if self.cuts else ("", 0)
+        hold = self.holds.popleft() if self.holds and not cut[0] else ("", 0)
+        if cut[0] == "refused":
             writer.transport.abort()
             return
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._target)
         try:
             async with asyncio.TaskGroup() as copies:
-                copies.create_task(_copy(reader, up_writer, limit if direction == "sent" else None))
-                copies.create_task(_copy(up_reader, writer, limit if direction == "got" else None))
+                copies.create_task(self._copy("sent", reader, up_writer, cut, hold))
+                copies.create_task(self._copy("got", up_reader, writer, cut, hold))
         except* ConnectionError:
             pass  # so each copy ends, and with it the other
         finally:
             up_writer.transport.abort()
             writer.transport.abort()
+
+    async def _copy(
+        self,
+        direction: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        cut: tuple[str, int],
+        hold: tuple[str, int],
+    ) -> None:
+        """Until the end of the stream, or of the limit. Raises ConnectionError then."""
+        passed = 0
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+            passed += len(data)
+            if direction == "sent":
+                self.sent += len(data)
+            if direction == cut[0] and passed >= cut[1]:
+                break
+            if direction == hold[0] and passed >= hold[1]:
+                self.holding.set()
+                await self._let_go.wait()
+                break
+        raise ConnectionAbortedError
+
+    def let_go(self) -> None:
+        """Reset the connection that is held."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._let_go.set)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -61,15 +96,3 @@ class Relay:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None) -> None:
-    """Until the end of the stream, or of the limit. Raises ConnectionError then."""
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
-        if limit is not None:
-            limit -= len(data)
-            if limit <= 0:
-                break
-    raise ConnectionAbortedError

@@ -17,6 +17,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from client.scripted_export import export_responses
 from keystow.v1 import storage_pb2 as pb
 from keystow.v1 import tenants_pb2 as tenants
 
@@ -146,6 +147,9 @@ class Storage:
                 ),
                 "Get": grpc.unary_stream_rpc_method_handler(
                     scripted("Get", self.get), pb.GetRequest.FromString, pb.GetResponse.SerializeToString
+                ),
+                "Export": grpc.unary_stream_rpc_method_handler(
+                    scripted("Export", self.export), pb.ExportRequest.FromString, pb.ExportResponse.SerializeToString
                 ),
                 "Stat": grpc.unary_unary_rpc_method_handler(
                     scripted("Stat", self.stat), pb.StatRequest.FromString, pb.StatResponse.SerializeToString
@@ -286,6 +290,11 @@ class Storage:
     async def get(self, request: pb.GetRequest, context: Context) -> None:
         """Send the range asked for."""
         for response in get_responses(await self.find(request, context), request):
+            await context.write(response)
+
+    async def export(self, request: pb.ExportRequest, context: Context) -> None:
+        """Send the archive, or the rest of it."""
+        for response in export_responses([(each.info, each.data) for each in self.objects.values()], request):
             await context.write(response)
 
     async def stat(self, request: pb.StatRequest, context: Context) -> pb.StatResponse:

@@ -12,6 +12,7 @@ import pytest
 
 from client.conftest import PATIENT
 from client.content import names, noise
+from client.destinations import Pipe
 from client.relay import Relay
 from client.scripted import MIB, Context, ScriptedServer, Step, Stored, fail, get_responses
 from keystow.v1 import storage_pb2 as pb
@@ -36,17 +37,6 @@ def cut(server: ScriptedServer, messages: int, ending: Step | None = None) -> St
             await ending(request, context)
 
     return step
-
-
-class Pipe:
-    """A file object that cannot seek."""
-
-    def __init__(self) -> None:
-        self.taken = b""
-
-    def write(self, data: bytes | memoryview) -> int:
-        self.taken += data
-        return len(data)
 
 
 @pytest.mark.parametrize(("offset", "length"), RANGES)

@@ -1,4 +1,4 @@
-"""The keystow client: store, restore and list backup objects, and manage their tenants.
+"""The keystow client: store, restore, list and export backup objects, and manage their tenants.
 
 ``AsyncClient`` for asyncio, ``Client`` for everything else. Errors are KeystowError and its subclasses.
 """
@@ -26,7 +26,16 @@ from keystow_client.errors import (
     Violation,
     is_object_not_found,
 )
+from keystow_client.export import AsyncExport
+from keystow_client.export_models import (
+    ArchiveFormat,
+    ErrorPolicy,
+    ExportCheckpoint,
+    ExportEntry,
+    ExportSummary,
+)
 from keystow_client.get import AsyncDownload
+from keystow_client.iterators import Download, Export
 from keystow_client.models import (
     CheckOutcome,
     DataCenter,
@@ -44,20 +53,27 @@ from keystow_client.models import (
     WriteMode,
 )
 from keystow_client.retry import NO_RETRIES, RetryPolicy
-from keystow_client.sync import Client, Download
+from keystow_client.sync import Client
 from keystow_client.threads import OwnThread
 
 __all__ = [
     "NO_RETRIES",
     "AbortedError",
     "AlreadyExistsError",
+    "ArchiveFormat",
     "AsyncClient",
     "AsyncDownload",
+    "AsyncExport",
     "CheckOutcome",
     "Client",
     "DataCenter",
     "DataLossError",
     "Download",
+    "ErrorPolicy",
+    "Export",
+    "ExportCheckpoint",
+    "ExportEntry",
+    "ExportSummary",
     "FailedPreconditionError",
     "IncompleteError",
     "IntegrityError",

@@ -4,8 +4,9 @@ Every method may raise KeystowError; what else it raises, it says. ValueError me
 all, such as a key that is not valid Unicode.
 """
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Self, overload
 from uuid import uuid4
 
@@ -15,9 +16,12 @@ from keystow.v1 import storage_pb2
 from keystow.v1.storage_pb2_grpc import StorageServiceStub
 from keystow.v1.tenants_pb2_grpc import TenantServiceStub
 from keystow_client.aio_tenants import AsyncTenants
+from keystow_client.archive_sinks import open_archive_sink
 from keystow_client.channel import open_channel, resolve_address
 from keystow_client.connection import Connection
 from keystow_client.errors import KeystowError, TransportError, is_object_not_found
+from keystow_client.export import AsyncExport, CheckpointListener, EntryListener, Exporter, ExportListeners
+from keystow_client.export_models import BEGINNING, ArchiveFormat, ErrorPolicy, ExportCheckpoint, ExportSummary
 from keystow_client.get import AsyncDownload, Getter
 from keystow_client.models import ObjectInfo, ObjectPage, ServerInfo, UploadProgress, WriteMode
 from keystow_client.put import DEFAULT_RESUME_BUFFER, Putter, Resuming
@@ -33,6 +37,14 @@ DEFAULT_STALL_TIMEOUT = 300.0
 # Failures after which a change may have been made all the same.
 _DOUBTFUL = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL})
 
+_ARCHIVE_FORMATS = {
+    ArchiveFormat.TAR: storage_pb2.ARCHIVE_FORMAT_TAR,
+    ArchiveFormat.ZIP: storage_pb2.ARCHIVE_FORMAT_ZIP,
+}
+_ERROR_POLICIES = {
+    ErrorPolicy.STOP: storage_pb2.ERROR_POLICY_STOP,
+    ErrorPolicy.CONTINUE: storage_pb2.ERROR_POLICY_CONTINUE,
+}
 _WRITE_MODES = {
     WriteMode.CREATE: storage_pb2.WRITE_MODE_CREATE,
     WriteMode.OVERWRITE: storage_pb2.WRITE_MODE_OVERWRITE,
@@ -191,6 +203,98 @@ class AsyncClient(AsyncTenants):
         with _lent(thread) as writer:
             return await getter.fetch(request, sink, writer, progress or _unheard)
 
+    @overload
+    async def export(
+        self,
+        tenant: str,
+        *,
+        prefix: str = "",
+        keys: Iterable[str] | None = None,
+        archive_format: ArchiveFormat = ArchiveFormat.TAR,
+        on_error: ErrorPolicy = ErrorPolicy.STOP,
+        resume_from: ExportCheckpoint | None = None,
+        on_entry: EntryListener | None = None,
+    ) -> AsyncExport: ...
+
+    @overload
+    async def export(
+        self,
+        tenant: str,
+        dest: SinkLike,
+        *,
+        prefix: str = "",
+        keys: Iterable[str] | None = None,
+        archive_format: ArchiveFormat = ArchiveFormat.TAR,
+        on_error: ErrorPolicy = ErrorPolicy.STOP,
+        resume_from: ExportCheckpoint | None = None,
+        on_entry: EntryListener | None = None,
+        on_checkpoint: CheckpointListener | None = None,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+        thread: TransferThread | None = None,
+    ) -> ExportSummary: ...
+
+    async def export(
+        self,
+        tenant: str,
+        dest: SinkLike | None = None,
+        *,
+        prefix: str = "",
+        keys: Iterable[str] | None = None,
+        archive_format: ArchiveFormat = ArchiveFormat.TAR,
+        on_error: ErrorPolicy = ErrorPolicy.STOP,
+        resume_from: ExportCheckpoint | None = None,
+        on_entry: EntryListener | None = None,
+        on_checkpoint: CheckpointListener | None = None,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+        thread: TransferThread | None = None,
+    ) -> AsyncExport | ExportSummary:
+        """Export all objects whose keys start with ``prefix``, or those with ``keys``, as one archive.
+
+        Without ``dest`` returns an AsyncExport to iterate. A ``dest`` path (os.PathLike) appears only when the archive
+        is whole and verified; unless ``overwrite``, FileExistsError if it is there. A binary file object is written to
+        from where it stands, and one that can be cut ends where the archive does.
+
+        A tar archive goes on after an interruption from its last checkpoint, a zip archive begins again. A path or a
+        file that can be cut loses what came after that place. A pipe, or whoever iterates, gets each byte once: what is
+        repeated is compared with what was handed on, and AbortedError tells that objects changed meanwhile.
+
+        With ErrorPolicy.CONTINUE look at ``summary.complete``: objects that failed are missing. ``on_entry`` hears each
+        object once, failed ones with their ``error``, when a checkpoint or the archive's end covers it; it is called in
+        the event loop, as ``progress`` is, which hears the archive's bytes so far.
+
+        ``on_checkpoint`` hears what another process needs to go on with a tar archive: give it there as
+        ``resume_from``, with the same arguments, and as ``dest`` a file that has what was written, opened with mode
+        "r+b" (it is read and compared), or a pipe for the rest. It is called in ``thread``, after what it covers was
+        written and before anything else is, so it may sync the file. Without ``dest``, ask AsyncExport.
+
+        Raises TypeError for what cannot be written to, ValueError for what cannot be continued, and whatever the
+        destination and the listeners raise.
+        """
+        if keys is not None and prefix:
+            raise ValueError("prefix and keys exclude each other: leave one of them out")
+        if isinstance(keys, str):
+            raise TypeError("keys are several: give a list of str")
+        start = resume_from or BEGINNING
+        if start.checkpoint_token and archive_format is ArchiveFormat.ZIP:
+            raise ValueError("a zip archive cannot be continued: leave resume_from out")
+        request = storage_pb2.ExportRequest(
+            tenant_id=tenant, format=_ARCHIVE_FORMATS[archive_format], on_error=_ERROR_POLICIES[on_error]
+        )
+        if keys is None:
+            request.prefix = prefix
+        else:
+            request.keys.CopyFrom(storage_pb2.ObjectKeys(keys=keys))
+        exporter = Exporter(self._open.storage, self._retry, self._stall_timeout)
+        exporting = exporter.begin(request, start)
+        if dest is None:
+            return AsyncExport(exporting, on_entry or _unheard)
+        listeners = ExportListeners(on_entry or _unheard, on_checkpoint or _unheard, progress or _unheard)
+        with _lent(thread) as writer:
+            sink = await writer.run(partial(open_archive_sink, dest, start, overwrite=overwrite))
+            return await exporter.write(exporting, sink, listeners, writer)
+
     async def stat(self, tenant: str, key: str, *, version_id: str = "") -> ObjectInfo:
         """Describe an object."""
         request = storage_pb2.StatRequest(tenant_id=tenant, key=key, version_id=version_id)
@@ -253,5 +357,5 @@ def _lent(thread: TransferThread | None) -> Iterator[TransferThread]:
             yield own
 
 
-def _unheard(_: int) -> None:
+def _unheard(_: object) -> None:
     pass

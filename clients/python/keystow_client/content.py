@@ -4,8 +4,8 @@ import hashlib
 
 import google_crc32c
 
-from keystow.v1.storage_pb2 import ObjectInfo
-from keystow_client.errors import IntegrityError, SourceChangedError
+from keystow.v1.storage_pb2 import Chunk, ObjectInfo
+from keystow_client.errors import IntegrityError, Recovery, SourceChangedError
 
 
 class Content:
@@ -45,3 +45,18 @@ class Content:
                 f"The service acknowledged other bytes than were sent. Do not rely on version {info.version_id}: "
                 "overwrite or delete it, and report this."
             )
+
+
+def checked(chunk: Chunk, position: int) -> bytes:
+    """The bytes of a chunk that must begin at ``position``. Raises IntegrityError if they are not those sent."""
+    data = chunk.data  # a copy at each access
+    if chunk.offset != position:
+        raise corrupt("a chunk out of place")
+    if chunk.HasField("crc32c") and chunk.crc32c != google_crc32c.value(data):
+        raise corrupt("a chunk with a wrong checksum")
+    return data
+
+
+def corrupt(what: str, recovery: Recovery = Recovery.RESTART) -> IntegrityError:
+    """The failure of a stream whose messages do not hold together."""
+    return IntegrityError(f"The server sent {what}.", recovery=recovery)

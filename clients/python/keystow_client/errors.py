@@ -140,6 +140,8 @@ class SourceChangedError(KeystowError):
     """The source gave more or fewer bytes than its size promised. Nothing was stored."""
 
 
+_CODES: Mapping[int, grpc.StatusCode] = MappingProxyType({code.value[0]: code for code in grpc.StatusCode})
+
 _BY_CODE: Mapping[grpc.StatusCode, type[KeystowError]] = MappingProxyType(
     {
         grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
@@ -186,9 +188,16 @@ def is_object_not_found(error: BaseException) -> bool:
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> KeystowError:
     """The failure that a call ended with."""
-    code = error.code()
-    text = error.details() or code.name
-    status = _status(error)
+    return _from(error.code(), error.details() or error.code().name, _status(error))
+
+
+def from_status(status: status_pb2.Status) -> KeystowError:
+    """The failure that a message tells of, such as one object's in an Export."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return _from(code, status.message or code.name, status)
+
+
+def _from(code: grpc.StatusCode, text: str, status: status_pb2.Status) -> KeystowError:
     info = next((info for info in _unpack(status, error_details_pb2.ErrorInfo) if info.domain == DOMAIN), None)
     if info is None:
         if code in _TRANSPORT_CODES:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Self
 import google_crc32c
 import grpc.aio
 
-from keystow.v1.storage_pb2 import Chunk, GetHeader, GetRequest, GetResponse
+from keystow.v1.storage_pb2 import GetHeader, GetRequest, GetResponse
 from keystow_client.channel import translated
-from keystow_client.errors import IncompleteError, IntegrityError, KeystowError, Recovery
+from keystow_client.content import checked, corrupt
+from keystow_client.errors import IncompleteError, KeystowError, Recovery
 from keystow_client.models import ObjectInfo
 from keystow_client.put_stream import Progress
 from keystow_client.retry import FROM_THE_START, GOING_ON, Retries, RetryPolicy
@@ -42,15 +43,15 @@ class GetStream:
         if response is None:
             raise IncompleteError("The stream ended without GetHeader.", recovery=Recovery.RETRY)
         if not response.HasField("header"):
-            raise _corrupt("an unexpected message")
+            raise corrupt("an unexpected message")
         header = response.header
         size = header.object.size
         offset = request.offset if request.offset >= 0 else max(0, size + request.offset)
         length = min(request.length, size - offset) if request.HasField("length") else size - offset
         if (header.offset, header.length) != (offset, length):
-            raise _corrupt("another range than the one asked for")
+            raise corrupt("another range than the one asked for")
         if request.version_id not in ("", header.object.version_id):
-            raise _corrupt("another version than the one asked for")
+            raise corrupt("another version than the one asked for")
         return header
 
     async def content(self, header: GetHeader) -> AsyncGenerator[bytes, None]:
@@ -59,21 +60,23 @@ class GetStream:
         end = header.offset + header.length
         try:
             while (response := await self._read()) is not None and response.HasField("chunk"):
-                data = _checked(response.chunk, position, end)
+                data = checked(response.chunk, position)
                 position += len(data)
+                if position > end:
+                    raise corrupt("more bytes than it announced")
                 crc32c = google_crc32c.extend(crc32c, data)
                 if data:
                     yield data
             if response is None:
                 raise IncompleteError("The stream ended without GetFinish.", recovery=Recovery.RETRY)
             if not response.HasField("finish"):
-                raise _corrupt("an unexpected message")
+                raise corrupt("an unexpected message")
             if position != end:
-                raise _corrupt("fewer bytes than it announced")
+                raise corrupt("fewer bytes than it announced")
             if response.finish.crc32c != crc32c:
-                raise _corrupt("bytes with a wrong checksum")
+                raise corrupt("bytes with a wrong checksum")
             if await self._read() is not None:
-                raise _corrupt("a message after the last one")
+                raise corrupt("a message after the last one")
         finally:
             self.cancel()
 
@@ -132,7 +135,7 @@ class Reading:
             rest = await self._begin(GOING_ON)
         whole = header.length == header.object.size and header.object.HasField("crc32c")
         if whole and header.object.crc32c != crc32c:
-            raise _corrupt("bytes with a wrong checksum")
+            raise corrupt("bytes with a wrong checksum")
 
     def cancel(self) -> None:
         """End the call, whatever is left of it."""
@@ -246,16 +249,3 @@ class Getter:
     async def _download(self, request: GetRequest, retries: Retries) -> AsyncDownload:
         reading = Reading(self.stub, request, retries, self.stall_timeout)
         return AsyncDownload(reading, await reading.open())
-
-
-def _checked(chunk: Chunk, position: int, end: int) -> bytes:
-    data = chunk.data  # a copy at each access
-    if chunk.offset != position or position + len(data) > end:
-        raise _corrupt("a chunk out of place")
-    if chunk.HasField("crc32c") and chunk.crc32c != google_crc32c.value(data):
-        raise _corrupt("a chunk with a wrong checksum")
-    return data
-
-
-def _corrupt(what: str) -> IntegrityError:
-    return IntegrityError(f"The server sent {what}.", recovery=Recovery.RESTART)

@@ -1,4 +1,4 @@
-"""Where a Get writes to: a path, complete or not at all, or a file object.
+"""Where a Get or an Export writes to: a path, complete or not at all, or a file object.
 
 Nothing appears under a path before every byte of it was verified and is on the disk. All methods block: they run in
 the transfer's thread, one at a time.
@@ -27,7 +27,7 @@ SinkLike: TypeAlias = os.PathLike[str] | Writable
 
 
 class Sink(Protocol):
-    """What one Get, tried perhaps several times, is written to. Ends with ``commit`` or ``discard``."""
+    """What one transfer, tried perhaps several times, is written to. Ends with ``commit`` or ``discard``."""
 
     @property
     def restartable(self) -> bool:
@@ -39,8 +39,8 @@ class Sink(Protocol):
         """Whether a new start leaves an earlier attempt's bytes to be overwritten, so that they must be the same."""
         ...
 
-    def start(self) -> None:
-        """Begin, from the first byte."""
+    def start(self, position: int = 0) -> None:
+        """Begin, with the byte at this offset; what was written from there on is to be written anew."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -52,12 +52,12 @@ class Sink(Protocol):
         ...
 
     def discard(self) -> None:
-        """The Get failed for good. Also called after ``commit`` failed, and harmless after it succeeded."""
+        """The transfer failed for good. Also called after ``commit`` failed, and harmless after it succeeded."""
         ...
 
 
 def open_sink(dest: SinkLike, *, overwrite: bool) -> Sink:
-    """The sink of a Get. Raises TypeError for what cannot be written to."""
+    """The sink of a transfer. Raises TypeError for what cannot be written to."""
     match dest:
         case str():
             raise TypeError("a str is ambiguous: give a pathlib.Path")
@@ -84,10 +84,10 @@ class PathSink:
         self._temporary = path.with_name(f".{token_hex(8)}.keystow-part")
         self._file: FileIO | None = None
 
-    def start(self) -> None:
+    def start(self, position: int = 0) -> None:
         """Raises OSError, FileExistsError among them, before a byte is fetched."""
         if self._file is not None:
-            self._file.seek(0)
+            self._file.seek(position)
             self._file.truncate()
             return
         permissions = self._permissions_to_keep()
@@ -154,7 +154,7 @@ class PathSink:
 
 
 class FileSink:
-    """Somebody's file object. It stays open, is never truncated, and keeps what was written when the Get fails."""
+    """Somebody's file object. It stays open, is never truncated, and keeps what was written when the transfer fails."""
 
     rewrites_in_place = True
 
@@ -169,14 +169,13 @@ class FileSink:
         """Pipes cannot take back what was written."""
         return self._untouched or self._origin is not None
 
-    def start(self) -> None:
+    def start(self, position: int = 0) -> None:
         """Raises OSError."""
         match self._file:
             case Seekable() if self._file.seekable():
                 if self._origin is None:
                     self._origin = self._file.tell()
-                else:
-                    self._file.seek(self._origin)
+                self._file.seek(self._origin + position)
 
     def write(self, data: bytes) -> None:
         """Raises OSError."""

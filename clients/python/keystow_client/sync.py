@@ -4,12 +4,19 @@ While a call waits, the calling thread does the transfer's blocking work (see th
 and progress callbacks run where the caller expects them, and never in the loop. Threads may share one client.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Self, TypeVar, overload
 
 from keystow_client.aio import DEFAULT_STALL_TIMEOUT, AsyncClient
-from keystow_client.get import AsyncDownload
+from keystow_client.export import CheckpointListener, EntryListener
+from keystow_client.export_models import (
+    ArchiveFormat,
+    ErrorPolicy,
+    ExportCheckpoint,
+    ExportSummary,
+)
+from keystow_client.iterators import Download, Export
 from keystow_client.loop_thread import LoopThread
 from keystow_client.models import ObjectInfo, ObjectPage, ServerInfo, UploadProgress, WriteMode
 from keystow_client.put import DEFAULT_RESUME_BUFFER
@@ -22,48 +29,6 @@ from keystow_client.threads import TransferThread
 from keystow_client.upload import ProgressListener
 
 _T = TypeVar("_T")
-
-
-class Download:
-    """The bytes of one Get, as an iterator of verified chunks of at most 2 MiB.
-
-    Use it as a context manager, or read it to its end. ``info`` describes the object; ``offset`` and ``length`` are the
-    range served, after clipping to the object.
-    """
-
-    def __init__(self, download: AsyncDownload, loop: LoopThread) -> None:
-        """Made by the client."""
-        self.info = download.info
-        self.offset = download.offset
-        self.length = download.length
-        self._download = download
-        self._loop = loop
-
-    def __iter__(self) -> Self:
-        """Itself: the bytes come once."""
-        return self
-
-    def __next__(self) -> bytes:
-        """The next bytes. Raises KeystowError; StopIteration only once everything is verified."""
-        data = self._loop.call(self._next)
-        if not data:
-            raise StopIteration
-        return data
-
-    def close(self) -> None:
-        """End the call, whatever is left of it."""
-        self._loop.call(lambda _: self._download.aclose())
-
-    def __enter__(self) -> Self:
-        """The call is running already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """See close."""
-        self.close()
-
-    async def _next(self, _: TransferThread) -> bytes:
-        return await anext(self._download, b"")
 
 
 class Client(Tenants):
@@ -187,6 +152,88 @@ class Client(Tenants):
                 offset=offset,
                 length=length,
                 version_id=version_id,
+                overwrite=overwrite,
+                progress=_heard_in(caller, progress),
+                thread=caller,
+            )
+        )
+
+    @overload
+    def export(
+        self,
+        tenant: str,
+        *,
+        prefix: str = "",
+        keys: Iterable[str] | None = None,
+        archive_format: ArchiveFormat = ArchiveFormat.TAR,
+        on_error: ErrorPolicy = ErrorPolicy.STOP,
+        resume_from: ExportCheckpoint | None = None,
+        on_entry: EntryListener | None = None,
+    ) -> Export: ...
+
+    @overload
+    def export(
+        self,
+        tenant: str,
+        dest: SinkLike,
+        *,
+        prefix: str = "",
+        keys: Iterable[str] | None = None,
+        archive_format: ArchiveFormat = ArchiveFormat.TAR,
+        on_error: ErrorPolicy = ErrorPolicy.STOP,
+        resume_from: ExportCheckpoint | None = None,
+        on_entry: EntryListener | None = None,
+        on_checkpoint: CheckpointListener | None = None,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> ExportSummary: ...
+
+    def export(
+        self,
+        tenant: str,
+        dest: SinkLike | None = None,
+        *,
+        prefix: str = "",
+        keys: Iterable[str] | None = None,
+        archive_format: ArchiveFormat = ArchiveFormat.TAR,
+        on_error: ErrorPolicy = ErrorPolicy.STOP,
+        resume_from: ExportCheckpoint | None = None,
+        on_entry: EntryListener | None = None,
+        on_checkpoint: CheckpointListener | None = None,
+        overwrite: bool = True,
+        progress: Progress | None = None,
+    ) -> Export | ExportSummary:
+        """Export many objects as one archive, without ``dest`` as an Export. Files and callbacks run in this thread."""
+        chosen = (
+            keys if keys is None or isinstance(keys, str) else list(keys)
+        )  # here: it may be this thread's generator
+        if dest is None:
+            return Export(
+                lambda listener: self._loop.call(
+                    lambda _: self._client.export(
+                        tenant,
+                        prefix=prefix,
+                        keys=chosen,
+                        archive_format=archive_format,
+                        on_error=on_error,
+                        resume_from=resume_from,
+                        on_entry=listener,
+                    )
+                ),
+                on_entry,
+                self._loop,
+            )
+        return self._loop.call(
+            lambda caller: self._client.export(
+                tenant,
+                dest,
+                prefix=prefix,
+                keys=chosen,
+                archive_format=archive_format,
+                on_error=on_error,
+                resume_from=resume_from,
+                on_entry=_heard_in(caller, on_entry),
+                on_checkpoint=on_checkpoint,
                 overwrite=overwrite,
                 progress=_heard_in(caller, progress),
                 thread=caller,
