@@ -14,10 +14,9 @@ from keystow_service.adapters import kms_errors
 from keystow_service.adapters.kms import KmsPatience, open_kms
 from keystow_service.model import KeyArn, KeyState
 from keystow_service.ports import EncryptionContext, KeyService
-from servers.kms.documents import tenant_policy
+from servers.kms.documents import denying
 from servers.kms.faults import Drop, Fault
 from servers.kms.keys import Kind
-from servers.kms.principals import CUSTOMER_ACCOUNT
 from servers.kms.server import faithful_kms
 from servers.kms.service import FaithfulKms
 from servers.kms.sessions import session_of
@@ -246,7 +245,7 @@ async def test_key_states(kms: FaithfulKms, service: KeyService, state: State, c
     bring(kms, key, state)
     kms.faults.fail_next(Fault(code, f"{key.arn} {TEXTS[state]}"))
     if not describable:
-        key.put_policy(tenant_policy(CUSTOMER_ACCOUNT, "acme", without=["DescribeKey"]))
+        key.put_policy(denying(key.standing.policy, "DescribeKey"))
     kind, key_state = KEY_STATES[state]
     if not describable and code == "DisabledException" and kind is errors.KmsKeyTransitioningError:
         kind, key_state = KEY_STATES[State.DISABLED]  # nothing says more than the code

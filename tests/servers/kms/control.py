@@ -35,7 +35,7 @@ class Control:
         """The next requests meet a fault; without ``times``, all do until ``end_faults``."""
         fault = Fault(drop=None if drop is None else Drop[drop], **fields)
         if times is None:
-            self._kms.faults.fail_always(fault)
+            self._kms.faults.fail_always(fault, *([] if operation is None else [operation]))
         else:
             self._kms.faults.fail_next(fault, times, operation=operation)
 
@@ -44,7 +44,7 @@ class Control:
         self._kms.faults.limit(per_second, burst)
 
     def end_faults(self) -> None:
-        """And the limit."""
+        """And limits."""
         self._kms.faults.end()
 
     def lag(self, *, seconds: float | None) -> None:

@@ -1,8 +1,8 @@
 """Key policies for tests that are about something else: proper ones, as a careful customer writes them."""
 
-from collections.abc import Collection
+import json
 
-from servers.kms.policy import Document
+from servers.kms.policy import Document, Policy
 from servers.kms.principals import PROVIDER_ROLE
 
 _USES = ("kms:GenerateDataKey", "kms:Decrypt")
@@ -14,17 +14,13 @@ def owner_policy(account: str) -> Document:
     return _document({"Sid": "Owner", "Effect": "Allow", "Principal": root, "Action": "kms:*", "Resource": "*"})
 
 
-def tenant_policy(account: str, *tenants: str, without: Collection[str] = ()) -> Document:
-    """The owner's, and the provider's role may use the key for these tenants. ``without`` are operations it may not."""
+def tenant_policy(account: str, *tenants: str) -> Document:
+    """The owner's, and the provider's role may use the key for these tenants."""
     provider = {"Effect": "Allow", "Principal": {"AWS": PROVIDER_ROLE}, "Resource": "*"}
-    uses = [use for use in _USES if use.removeprefix("kms:") not in without]
     confined = {"StringEquals": {"kms:EncryptionContext:keystow:tenant": list(tenants)}}
-    statements = list(owner_policy(account)["Statement"])
-    if uses and tenants:
-        statements.append({"Sid": "Use", **provider, "Action": uses, "Condition": confined})
-    if "DescribeKey" not in without:
-        statements.append({"Sid": "Describe", **provider, "Action": "kms:DescribeKey"})
-    return _document(*statements)
+    use = {"Sid": "Use", **provider, "Action": list(_USES), "Condition": confined}
+    describe = {"Sid": "Describe", **provider, "Action": "kms:DescribeKey"}
+    return _document(*owner_policy(account)["Statement"], *([use] if tenants else []), describe)
 
 
 def broad_policy(account: str) -> Document:
@@ -32,6 +28,13 @@ def broad_policy(account: str) -> Document:
     provider = {"AWS": PROVIDER_ROLE}
     broad = {"Effect": "Allow", "Principal": provider, "Action": [*_USES, "kms:DescribeKey"], "Resource": "*"}
     return _document(*owner_policy(account)["Statement"], broad)
+
+
+def denying(policy: Policy, *operations: str) -> Document:
+    """As before, but the provider's role may not do these, whatever else is said."""
+    actions = [f"kms:{operation}" for operation in operations]
+    deny = {"Effect": "Deny", "Principal": {"AWS": PROVIDER_ROLE}, "Action": actions, "Resource": "*"}
+    return _document(*json.loads(policy.text)["Statement"], deny)
 
 
 def _document(*statements: Document) -> Document:

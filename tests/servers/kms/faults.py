@@ -38,7 +38,7 @@ class Faults:
 
     def __init__(self, clock: Clock) -> None:
         self._next: deque[tuple[str | None, Fault]] = deque()
-        self._always: Fault | None = None
+        self._always: dict[str | None, Fault] = {}
         self._gates: dict[str | None, Gate] = {}
         self._rate: _Rate | None = None
         self._clock = clock
@@ -47,15 +47,18 @@ class Faults:
         """The next requests meet this fault, after those already asked for."""
         self._next += [(operation, fault)] * times
 
-    def fail_always(self, fault: Fault) -> None:
-        """Every request does, until ``end``."""
-        self._always = fault
+    def fail_always(self, fault: Fault, *operations: str) -> None:
+        """Every request does, or every one of these operations, until ``end``."""
+        self._always |= dict.fromkeys(operations or (None,), fault)
 
     def end(self) -> None:
-        """No more faults and no more limit; gates stay as they are."""
+        """No more faults, limits and gates: what waits goes on."""
         self._next.clear()
-        self._always = None
+        self._always.clear()
         self._rate = None
+        for gate in self._gates.values():
+            gate.open()
+        self._gates.clear()
 
     def limit(self, per_second: float, burst: int = 1) -> None:
         """More requests than these, by the clock, are throttled."""
@@ -77,7 +80,7 @@ class Faults:
             if only in (None, operation):
                 del self._next[index]
                 return fault
-        return self._always
+        return self._always.get(operation) or self._always.get(None)
 
     def throttle(self) -> None:
         """Raises Refusal."""

@@ -76,7 +76,7 @@ class Directory:
 
     def remove(self, principal: Principal) -> None:
         """Delete the access key."""
-        del self._principals[principal.access_key_id]
+        self._principals.pop(principal.access_key_id, None)
 
     def expire(self, principal: Principal, at: datetime | None = None) -> None:
         """Temporary credentials end then; now, if no time is given."""
