@@ -23,9 +23,10 @@ from keystow_service.adapters.root_key import KeyringError
 from keystow_service.adapters.s3 import S3Options, open_s3
 from keystow_service.adapters.tls_files import TlsFilesError, WatchedTlsFiles
 from keystow_service.errors import KeystowError
+from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
-from keystow_service.keys.leases import DataKeys, LeasePolicy
+from keystow_service.keys.lease import LeasePolicy
 from keystow_service.keys.onboarding import RegisterTenant
 from keystow_service.keys.probing import KeyProber, ProbePolicy
 from keystow_service.model import MIB, DataCenter, KeyArn

@@ -12,7 +12,7 @@ from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.local_keyring import open_local_keyring
 from keystow_service.envelope import header as object_header
 from keystow_service.envelope.layout import HEADER_LENGTH
-from keystow_service.keys.leases import encryption_context
+from keystow_service.keys.encryption_context import encryption_context
 from keystow_service.model import KeyArn, TenantId
 from rpc.exports import export, request
 from rpc.wire import failure, finish, get, header, put, send, send_put

@@ -7,7 +7,7 @@ import weakref
 from collections import OrderedDict
 
 from keys.world import World
-from keystow_service.keys.leases import LeasePolicy
+from keystow_service.keys.lease import LeasePolicy
 from keystow_service.model import DataKey
 
 # By the world's clock, which stands still. The loop's, which wakes the timers, does not.
@@ -44,7 +44,7 @@ async def test_idle_tenants_keys_are_dropped_once_their_leases_are_over(world: W
     world.clock.advance(BOUND)
     await until_gone(sealing)
     await until_gone(opening)
-    assert (await keys.for_opening(world.globex, opening)).remaining() == BOUND
+    assert (await keys.for_opening(world.globex, opening)).confirmed()
     await keys.aclose()
 
 

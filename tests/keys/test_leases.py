@@ -14,7 +14,8 @@ from keystow_service.errors import (
     KmsUnavailableError,
     WrappedKeyInvalidError,
 )
-from keystow_service.keys.leases import HeldKey, LeasePolicy
+from keystow_service.keys.held_key import HeldKey
+from keystow_service.keys.lease import LeasePolicy
 from keystow_service.model import KeyState
 
 
@@ -49,20 +50,25 @@ async def test_a_running_stream_stops_at_the_bound(world: World) -> None:
         await held.hold()
 
 
-async def test_a_held_key_tells_how_long_its_lease_lasts(world: World) -> None:
-    """``remaining`` counts down to the bound, follows a renewal, and is not positive once the lease is closed."""
+async def test_a_held_key_tells_whether_its_lease_lasts(world: World) -> None:
+    """``confirmed`` until the bound, which a renewal puts off; no longer once KMS has refused; and never asks KMS."""
     held = await world.keys.for_sealing(world.acme)
-    assert held.remaining() == BOUND
     world.clock.advance(REFRESH)
-    assert held.remaining() == BOUND - REFRESH
     await held.hold()
     await settled()
-    assert held.remaining() == BOUND
+    world.clock.advance(BOUND - 1)
+    assert held.confirmed()
+    world.clock.advance(1)
+    assert not held.confirmed()
+    await held.hold()
+    assert held.confirmed()
     world.admin.disable(world.arn)
     world.clock.advance(REFRESH)
+    assert held.confirmed()
     await held.hold()
     await settled()
-    assert held.remaining() <= 0
+    assert not held.confirmed()
+    assert world.gate.generated == 4
 
 
 async def test_a_running_stream_goes_on_once_kms_answers_again(world: World) -> None:
@@ -226,7 +232,6 @@ async def test_one_renewal_serves_streams_of_many_data_keys(world: World) -> Non
         await settled()
         await asyncio.gather(*(each.hold() for each in streams))
         assert world.gate.unwrapped == 1
-        assert {each.remaining() for each in streams} == {BOUND}
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["refused", "lost"])

@@ -13,8 +13,10 @@ from keystow_service.adapters.keyring_admin import KeyringAdmin
 from keystow_service.adapters.local_keyring import LocalKeyring, open_local_keyring
 from keystow_service.adapters.local_store import open_local_store
 from keystow_service.errors import KeystowError
+from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook
-from keystow_service.keys.leases import DataKeys, KeyObserver, LeasePolicy
+from keystow_service.keys.lease import LeasePolicy
+from keystow_service.keys.proving import KeyObserver
 from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, KeyManagement, Tenant, TenantId
 from keystow_service.ports import EncryptionContext, Site
 

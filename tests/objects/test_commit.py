@@ -14,8 +14,9 @@ from keystow_service.adapters.local_keyring import open_local_keyring
 from keystow_service.adapters.local_store import LocalStore, open_local_store
 from keystow_service.adapters.registry import open_registry
 from keystow_service.errors import KmsKeyDisabledError, ObjectNotFoundError
+from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook
-from keystow_service.keys.leases import DataKeys, LeasePolicy
+from keystow_service.keys.lease import LeasePolicy
 from keystow_service.model import (
     ANONYMOUS,
     GIB,

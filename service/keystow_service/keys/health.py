@@ -63,11 +63,11 @@ class KeyHealthBook:
         return self._known.get(tenant_id)
 
     def succeeded(self, tenant_id: TenantId, request_id: str) -> None:
-        """See leases.KeyObserver."""
+        """See proving.KeyObserver."""
         self.observe(tenant_id, KeyObservation(KeyState.ENABLED, self._clock.now(), request_id=request_id))
 
     def failed(self, tenant_id: TenantId, error: KeystowError) -> None:
-        """See leases.KeyObserver. What says nothing of the key's state, such as a timeout, leaves the state alone."""
+        """See proving.KeyObserver. What says nothing of the key's state, such as a timeout, leaves the state alone."""
         state = _STATES.get(type(error)) if isinstance(error, KeyRefusal) else None
         if state is not None:
             date = error.details.get("deletion_time")

@@ -22,7 +22,7 @@ from keystow_service.errors import (
     TenantNotFoundError,
     Violation,
 )
-from keystow_service.keys.leases import encryption_context
+from keystow_service.keys.encryption_context import encryption_context
 from keystow_service.model import DataCenter, KeyArn, KeyManagement, Tenant, TenantId
 from keystow_service.ports import Clock, Site, Sites, TenantRegistry
 

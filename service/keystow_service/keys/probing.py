@@ -14,8 +14,8 @@ import structlog
 
 from keystow_service.acting import SERVICE, Acting, acting
 from keystow_service.errors import KeystowError
+from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, described
-from keystow_service.keys.leases import DataKeys
 from keystow_service.model import KeyState, Tenant, TenantId
 from keystow_service.ports import Clock, KeyHealthRecords, Sites, site_of
 

@@ -9,7 +9,8 @@ from keystow_service.envelope.layout import FOOTER_LENGTH, FRONT_LENGTH, V1
 from keystow_service.envelope.reader import Front, SegmentOpener, read_front
 from keystow_service.envelope.sealing import Footer, Metadata
 from keystow_service.errors import ObjectChangedError
-from keystow_service.keys.leases import DataKeys, HeldKey
+from keystow_service.keys.data_keys import DataKeys
+from keystow_service.keys.held_key import HeldKey
 from keystow_service.model import ObjectInfo, ObjectKey, Tenant
 from keystow_service.objects.names import object_name
 from keystow_service.ports import ObjectStore, Sites, StoredObject, StoredRange, site_of

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from keystow_service.envelope.resume_token import ResumeState, TokenSealer
 from keystow_service.envelope.tally import Tally
 from keystow_service.errors import UploadExpiredError
-from keystow_service.keys.leases import HeldKey
+from keystow_service.keys.held_key import HeldKey
 
 # S3 knows only when an upload began, not when it was last used; the reaper takes what is a day older.
 UPLOAD_LIFETIME = timedelta(days=7)
@@ -97,7 +97,7 @@ class ResumePoints:
 
     def _announce(self) -> None:
         """Publish where the upload stands, unless its key may not be used just now."""
-        if self._held.remaining() > 0:
+        if self._held.confirmed():
             token = self._sealer.seal(self._state)
             self._latest.publish(Progress(self._state.tally.size, token, self._expire_time))
 

@@ -8,7 +8,7 @@ from keystow_service.envelope.layout import FOOTER_LENGTH, FRONT_LENGTH, V1, Par
 from keystow_service.envelope.resume_token import ResumeState
 from keystow_service.envelope.sealing import Metadata
 from keystow_service.envelope.writer import begin_object
-from keystow_service.keys.leases import DataKeys
+from keystow_service.keys.data_keys import DataKeys
 from keystow_service.model import ObjectInfo
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode

@@ -12,7 +12,8 @@ from keystow_service.envelope.layout import V1, PartPlan
 from keystow_service.envelope.resume_token import ResumeState, ResumeToken
 from keystow_service.envelope.writer import continue_object
 from keystow_service.errors import WrappedKeyInvalidError
-from keystow_service.keys.leases import DataKeys, HeldKey
+from keystow_service.keys.data_keys import DataKeys
+from keystow_service.keys.held_key import HeldKey
 from keystow_service.model import Caller, ObjectInfo, ObjectKey, Tenant, TenantId, UploadId
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode

@@ -22,7 +22,7 @@ from keystow_service.errors import (
     VersionMismatchError,
     WriteConflictError,
 )
-from keystow_service.keys.leases import HeldKey
+from keystow_service.keys.held_key import HeldKey
 from keystow_service.model import ObjectInfo, Tenant
 from keystow_service.objects.budget import Reservation
 from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode

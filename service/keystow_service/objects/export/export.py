@@ -11,7 +11,8 @@ from contextlib import aclosing
 from keystow_service.envelope import checkpoint
 from keystow_service.envelope.checkpoint import ExportPosition, SealedCheckpoint
 from keystow_service.errors import WrappedKeyInvalidError
-from keystow_service.keys.leases import DataKeys, HeldKey
+from keystow_service.keys.data_keys import DataKeys
+from keystow_service.keys.held_key import HeldKey
 from keystow_service.model import Tenant
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk

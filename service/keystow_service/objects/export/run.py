@@ -21,7 +21,7 @@ from keystow_service.errors import (
     ObjectTruncatedError,
     WrappedKeyInvalidError,
 )
-from keystow_service.keys.leases import HeldKey
+from keystow_service.keys.held_key import HeldKey
 from keystow_service.model import ObjectInfo, ObjectKey, Tenant
 from keystow_service.objects.budget import Reservation
 from keystow_service.objects.command import Chunk

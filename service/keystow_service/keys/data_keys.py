@@ -1,0 +1,123 @@
+"""Data keys under leases: the promise that a disabled key stops backup, restore and export within a stated time.
+
+A plaintext data key in memory works on after its KMS key is disabled. So every use of one stands under a lease: proof
+that the KMS key answered this service recently (lease.py). While it is fresh, uses cost nothing; then one background
+request renews it; once it is over, nothing is sealed or opened until KMS has answered again, and cached data keys that
+nobody uses leave the memory. A refusal ends it at once and drops them. There is no other way to a plaintext data key
+than through this module.
+
+Sealing and opening have a lease each, because KMS grants GenerateDataKey and Decrypt apart.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from keystow_service.errors import KeyRefusal, KmsAccessDeniedError, KmsGrantInvalidError
+from keystow_service.keys.encryption_context import encryption_context
+from keystow_service.keys.held_key import HeldKey
+from keystow_service.keys.lease import Lease, LeasePolicy
+from keystow_service.keys.opening_keys import OpeningKeys
+from keystow_service.keys.proving import FailureLog, KeyObserver, Proving, TenantKey
+from keystow_service.keys.sealing_keys import SealingKeys
+from keystow_service.model import KeyArn, Tenant, TenantId
+from keystow_service.ports import Clock, Sites, site_of
+
+# KMS refuses these per operation and principal; every other refusal is about the key itself.
+_REFUSES_ONE_OPERATION = (KmsAccessDeniedError, KmsGrantInvalidError)
+
+
+@dataclass(frozen=True, slots=True)
+class _TenantKeys:
+    """All that is known of one tenant."""
+
+    arn: KeyArn
+    sealing: SealingKeys
+    opening: OpeningKeys
+
+    def drop(self) -> None:
+        self.sealing.drop()
+        self.opening.drop()
+
+    async def aclose(self) -> None:
+        await self.sealing.aclose()
+        await self.opening.aclose()
+
+
+class DataKeys:
+    """The data keys of all tenants, each under its lease. One instance a process."""
+
+    def __init__(
+        self, sites: Sites, deployment_id: str, clock: Clock, policy: LeasePolicy, observer: KeyObserver
+    ) -> None:
+        self._sites = sites
+        self._deployment_id = deployment_id
+        self._clock = clock
+        self._policy = policy
+        self._observer = observer
+        self._tenants: dict[tuple[TenantId, KeyArn], _TenantKeys] = {}
+
+    async def for_sealing(self, tenant: Tenant) -> HeldKey:
+        """A data key for one new object. Raises KeyRefusal, Kms… errors."""
+        return await self._of(tenant).sealing.for_object()
+
+    async def for_opening(self, tenant: Tenant, wrapped: bytes) -> HeldKey:
+        """The data key of a stored object. Raises KeyRefusal, WrappedKeyInvalidError, Kms… errors."""
+        return await self._of(tenant).opening.for_object(wrapped)
+
+    async def for_resuming(self, tenant: Tenant, wrapped: bytes) -> HeldKey:
+        """The data key of an object whose sealing goes on: unwrapped under the one lease, used under the other.
+
+        Raises as for_opening.
+        """
+        keys = self._of(tenant)
+        opened = await keys.opening.for_object(wrapped)
+        held = keys.sealing.held(opened.data_key)
+        await held.hold()
+        return held
+
+    async def probe(self, tenant: Tenant) -> None:
+        """Use the key if nobody has lately, and keep no data key for a tenant that has none. Raises as for_sealing."""
+        await self._of(tenant).sealing.probe()
+
+    async def aclose(self) -> None:
+        """Stop renewing and forget every key."""
+        for keys in self._tenants.values():
+            await keys.aclose()
+        self._tenants.clear()
+
+    def _of(self, tenant: Tenant) -> _TenantKeys:
+        place = tenant.tenant_id, tenant.key_arn
+        keys = self._tenants.get(place)
+        if keys is None:
+            keys = self._tenants[place] = self._new(tenant)
+        return keys
+
+    def _new(self, tenant: Tenant) -> _TenantKeys:
+        key = TenantKey(
+            tenant.tenant_id,
+            tenant.key_arn,
+            site_of(self._sites, tenant).key_service,
+            encryption_context(tenant.tenant_id, self._deployment_id),
+        )
+        failures = FailureLog(key, self._clock)
+        policy = self._policy
+
+        def proving(lease: Lease) -> Proving:
+            return Proving(key, lease, policy, self._observer, partial(self._refused, key.arn, lease))
+
+        seal, opening = Lease(self._clock, policy), Lease(self._clock, policy)
+        return _TenantKeys(
+            key.arn,
+            SealingKeys(key, seal, policy, proving(seal), failures),
+            OpeningKeys(key, opening, policy, proving(opening), failures),
+        )
+
+    def _refused(self, arn: KeyArn, lease: Lease, error: KeyRefusal) -> None:
+        """Every cached data key of that KMS key is dropped; leases end where the refusal is about what they prove."""
+        lease.close()
+        for keys in self._tenants.values():
+            if keys.arn == arn:
+                keys.drop()
+                if not isinstance(error, _REFUSES_ONE_OPERATION):
+                    keys.sealing.lease.close()
+                    keys.opening.lease.close()

@@ -1,0 +1,93 @@
+"""A lease: proof that KMS let a key be used recently.
+
+It counts from the moment the request to KMS was sent. Until ``refresh`` seconds it is fresh; then it is to be renewed;
+after ``bound`` seconds it proves nothing. A refusal ends it at once, and only the answer to a request that was sent
+after the refusal had come opens it again. With a bound of 0 no proof lasts: every use asks KMS, and is served by the
+answer to a request that was sent after the use began.
+"""
+
+from dataclasses import dataclass
+
+from keystow_service.ports import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class LeasePolicy:
+    """How long one answer of KMS counts. All times in seconds; ``refresh`` < ``bound``, or both are 0."""
+
+    refresh: float = 30.0
+    bound: float = 60.0
+    # While renewals fail for reasons that are not a refusal, KMS is asked no more often than this.
+    retry_interval: float = 1.0
+    data_key_max_objects: int = 100_000
+    opened_keys_max: int = 1_000  # per tenant
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """That a request was sent: as which one of its lease, and when (seconds of CLOCK_BOOTTIME)."""
+
+    number: int
+    time: float
+
+
+class Lease:
+    """The proof for one tenant and one operation. See the module."""
+
+    __slots__ = ("_clock", "_policy", "_proven", "_proven_at", "_refused", "_retry_at", "sent")
+
+    def __init__(self, clock: Clock, policy: LeasePolicy) -> None:
+        self._clock = clock
+        self._policy = policy
+        self.sent = 0  # requests so far
+        self._proven = 0  # the newest of them that KMS did
+        self._proven_at: float | None = None  # when that was sent; None once it proves nothing
+        self._refused = 0  # the newest that had been sent when KMS last refused
+        self._retry_at = float("-inf")
+
+    def sending(self) -> Sending:
+        """A request is sent now."""
+        self.sent += 1
+        return Sending(self.sent, self._clock.boottime())
+
+    def prove(self, sending: Sending) -> bool:
+        """KMS did as that request asked. False if it has refused one since, so that this proves nothing."""
+        if sending.number <= self._refused:
+            return False
+        if self._proven_at is None or sending.number > self._proven:
+            self._proven, self._proven_at = sending.number, sending.time
+        return True
+
+    def close(self) -> None:
+        """KMS refused just now."""
+        self._refused = self.sent
+        self._proven_at = None
+
+    def postpone(self) -> None:
+        """A request failed without a refusal: the lease runs to its bound."""
+        self._retry_at = self._clock.boottime() + self._policy.retry_interval
+
+    def live(self) -> bool:
+        """Whether it lets a key be used now, without asking."""
+        return self.remaining() > 0
+
+    def serves(self, begun: int) -> bool:
+        """Whether it lets a key be used that began to be used when ``begun`` requests had been sent."""
+        if self._policy.bound == 0:
+            return self._proven_at is not None and self._proven > begun
+        return self.live()
+
+    def confirmed(self) -> bool:
+        """Whether KMS's newest answer was good and counts yet; with a bound of 0, until a refusal comes."""
+        return self.live() or (self._policy.bound == 0 and self._proven_at is not None)
+
+    def remaining(self) -> float:
+        """Seconds until the bound; 0 or less when it is over."""
+        return self._policy.bound - self._age()
+
+    def due(self) -> bool:
+        """Whether KMS should be asked again."""
+        return self._age() >= self._policy.refresh and self._clock.boottime() >= self._retry_at
+
+    def _age(self) -> float:
+        return float("inf") if self._proven_at is None else self._clock.boottime() - self._proven_at

@@ -1,0 +1,86 @@
+"""One tenant's data keys of stored objects: each unwrapped once, under the lease that Decrypt renews."""
+
+from collections import OrderedDict
+from functools import partial
+
+from keystow_service.errors import WrappedKeyInvalidError
+from keystow_service.keys.expiry import Expiry
+from keystow_service.keys.held_key import HeldKey
+from keystow_service.keys.lease import Lease, LeasePolicy
+from keystow_service.keys.proving import FailureLog, Proving, TenantKey
+from keystow_service.keys.shared_request import SharedRequest
+from keystow_service.model import DataKey
+
+
+class OpeningKeys:
+    """See the module. What is cached stands under one tenant, KMS key and context, by its ciphertext."""
+
+    def __init__(
+        self, key: TenantKey, lease: Lease, policy: LeasePolicy, proving: Proving, failures: FailureLog
+    ) -> None:
+        self.lease = lease
+        self._key = key
+        self._policy = policy
+        self._proving = proving
+        self._failures = failures
+        self._opened: OrderedDict[bytes, DataKey] = OrderedDict()  # by wrapped key, oldest use first
+        self._requests: dict[bytes, SharedRequest[DataKey]] = {}  # by wrapped key
+        self._expiry = Expiry(lease, self.drop)
+
+    async def for_object(self, wrapped: bytes) -> HeldKey:
+        """The data key of a stored object. Raises KeyRefusal, WrappedKeyInvalidError, Kms… errors."""
+        key = await self._hold(wrapped)
+        if key is None and (key := self._opened.get(wrapped)) is not None:
+            self._opened.move_to_end(wrapped)
+        if key is None:
+            key = await self._unwrap(wrapped).answer()
+        return HeldKey(key, self.lease, partial(self._hold, wrapped))
+
+    def drop(self) -> None:
+        """Forget what is cached."""
+        self._opened.clear()
+
+    async def aclose(self) -> None:
+        """Ask no more, and forget every key."""
+        for request in list(self._requests.values()):
+            await request.aclose()
+        self._expiry.close()
+
+    async def _hold(self, wrapped: bytes) -> DataKey | None:
+        """See HeldKey.hold. Gives the data key if KMS unwrapped it for this use."""
+        begun = self.lease.sent
+        if self.lease.live() and self.lease.due() and not self._requests:
+            self._unwrap(wrapped)
+        key = None
+        # Any data key that KMS unwraps proves the lease for all: wait for the one under way rather than ask as well.
+        while not self.lease.serves(begun):
+            own = wrapped in self._requests or not self._requests
+            request = self._unwrap(wrapped) if own else next(iter(self._requests.values()))
+            try:
+                answer = await request.answer()
+            except WrappedKeyInvalidError:
+                if own:
+                    raise  # another's says nothing of this one
+            else:
+                key = answer if own else key
+        return key
+
+    def _unwrap(self, wrapped: bytes) -> SharedRequest[DataKey]:
+        """The request under way, or a new one."""
+        request = self._requests.get(wrapped)
+        if request is None:
+            request = self._requests[wrapped] = SharedRequest(self._ask(wrapped), self._failures.finished)
+        return request
+
+    async def _ask(self, wrapped: bytes) -> DataKey:
+        tenant = self._key
+        try:
+            key = await self._proving(lambda: tenant.service.unwrap(tenant.arn, wrapped, tenant.context))
+            self._opened[wrapped] = key
+            self._opened.move_to_end(wrapped)
+            while len(self._opened) > self._policy.opened_keys_max:
+                self._opened.popitem(last=False)
+            self._expiry.watch()
+            return key
+        finally:
+            del self._requests[wrapped]

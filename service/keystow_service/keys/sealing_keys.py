@@ -1,0 +1,96 @@
+"""One tenant's data keys for sealing: each serves many objects, under the lease that GenerateDataKey renews."""
+
+from dataclasses import dataclass
+
+from keystow_service.keys.expiry import Expiry
+from keystow_service.keys.held_key import HeldKey
+from keystow_service.keys.lease import Lease, LeasePolicy
+from keystow_service.keys.proving import FailureLog, Proving, TenantKey
+from keystow_service.keys.shared_request import SharedRequest
+from keystow_service.model import DataKey
+
+
+@dataclass(slots=True, eq=False)
+class _Generated:
+    """A data key, and how many objects it was given out for."""
+
+    key: DataKey
+    objects: int = 0
+
+
+class SealingKeys:
+    """See the module."""
+
+    def __init__(
+        self, key: TenantKey, lease: Lease, policy: LeasePolicy, proving: Proving, failures: FailureLog
+    ) -> None:
+        self.lease = lease
+        self._key = key
+        self._policy = policy
+        self._proving = proving
+        self._failures = failures
+        self._newest: _Generated | None = None
+        self._request: SharedRequest[_Generated] | None = None
+        self._expiry = Expiry(lease, self.drop)
+
+    async def for_object(self) -> HeldKey:
+        """A data key for one new object. Raises KeyRefusal, Kms… errors."""
+        begun = self.lease.sent
+        generated = self._newest if self.lease.live() else None
+        self._renew_if_due()
+        while generated is None or generated.objects >= self._policy.data_key_max_objects:
+            generated = await self._generate().answer()
+            if not self.lease.serves(begun):
+                generated = None
+        generated.objects += 1
+        return self.held(generated.key)
+
+    def held(self, key: DataKey) -> HeldKey:
+        """The data key of an object whose sealing goes on, once the lease is held."""
+        return HeldKey(key, self.lease, self.hold)
+
+    async def hold(self) -> None:
+        """See HeldKey.hold."""
+        begun = self.lease.sent
+        self._renew_if_due()
+        while not self.lease.serves(begun):
+            await self._generate().answer()
+
+    async def probe(self) -> None:
+        """See DataKeys.probe."""
+        if self.lease.due():
+            if self._newest is None:
+                await self._proving(self._make)
+            else:
+                await self._generate().answer()
+
+    def drop(self) -> None:
+        """Forget what is cached."""
+        self._newest = None
+
+    async def aclose(self) -> None:
+        """Ask no more, and forget every key."""
+        if self._request is not None:
+            await self._request.aclose()
+        self._expiry.close()
+
+    def _renew_if_due(self) -> None:
+        if self.lease.live() and self.lease.due():
+            self._generate()
+
+    def _generate(self) -> SharedRequest[_Generated]:
+        """The request under way, or a new one."""
+        if self._request is None:
+            self._request = SharedRequest(self._ask(), self._failures.finished)
+        return self._request
+
+    async def _make(self) -> DataKey:
+        return await self._key.service.generate_data_key(self._key.arn, self._key.context)
+
+    async def _ask(self) -> _Generated:
+        try:
+            self._newest = _Generated(await self._proving(self._make))
+            self._expiry.watch()
+            return self._newest
+        finally:
+            self._request = None

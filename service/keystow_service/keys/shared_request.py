@@ -1,0 +1,25 @@
+"""One request to KMS serves all who wait for its answer; who gives up takes it from nobody."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class SharedRequest(Generic[T]):
+    """A request under way. It has been sent as soon as its task has begun to run."""
+
+    def __init__(self, run: Coroutine[Any, Any, T], done: Callable[[asyncio.Task[T]], None]) -> None:
+        """``done`` is told when it is over; nobody needs to wait for it."""
+        self._task = asyncio.create_task(run)
+        self._task.add_done_callback(done)
+
+    async def answer(self) -> T:
+        """Raises what the request raises."""
+        return await asyncio.shield(self._task)
+
+    async def aclose(self) -> None:
+        """Give it up."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
