@@ -108,7 +108,7 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     journal = KeyHealthJournal(registry, database.key_health, interval=settings.key_probe_interval / 2)
     key_health = KeyHealthBook(clock, journal.note)
     lease_policy = LeasePolicy(
-        refresh=settings.lease_refresh,
+        refresh=settings.lease_refresh_in_force,
         bound=settings.lease_bound,
         data_key_max_objects=settings.data_key_max_objects,
     )

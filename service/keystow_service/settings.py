@@ -135,8 +135,10 @@ class Settings(BaseSettings):
     registry_url: SecretStr | None = None
     data_centers: dict[Name, DataCenterSettings] = Field(default_factory=lambda: dict(_this_machine()), min_length=1)
 
-    lease_refresh: Annotated[float, Field(gt=0)] = 30.0
-    lease_bound: Annotated[float, Field(gt=0, le=300)] = 60.0
+    # How long data keys are used after KMS has last answered; 0: every use asks KMS.
+    lease_bound: Annotated[float, Field(ge=0, le=300)] = 60.0
+    # When to ask again in the background: after half of that, unless it is set.
+    lease_refresh: Annotated[float, Field(gt=0)] | None = None
     # How often a tenant's own key is asked after that nobody uses, and how often KMS is asked to describe it.
     key_probe_interval: Annotated[float, Field(ge=1)] = 60.0
     key_describe_interval: Annotated[float, Field(ge=1)] = 600.0
@@ -159,8 +161,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.lease_refresh >= self.lease_bound:
-            raise ValueError(f"lease_refresh ({self.lease_refresh}) must be less than lease_bound ({self.lease_bound})")
+        if self.lease_refresh is not None and self.lease_refresh >= self.lease_bound:
+            raise ValueError(
+                f"lease_refresh ({self.lease_refresh}) must be less than lease_bound ({self.lease_bound}); without it, "
+                "it is half of that"
+            )
         elsewhere = any(place.bucket or place.provider_key_arn for place in self.data_centers.values())
         if elsewhere and "deployment_id" not in self.model_fields_set:
             raise ValueError(
@@ -184,6 +189,11 @@ class Settings(BaseSettings):
                 "or set listen_insecurely_beyond_loopback = true if the network protects the port"
             )
         return self
+
+    @property
+    def lease_refresh_in_force(self) -> float:
+        """Less than ``lease_bound``, or both are 0."""
+        return self.lease_bound / 2 if self.lease_refresh is None else self.lease_refresh
 
     @property
     def keyring_path(self) -> Path:

@@ -95,7 +95,11 @@ WRONG = {
     "max_object_size": Wrong("max_object_size: ", "max_object_size = 9000000000000000000000"),
     "a word for a number": Wrong("lease_bound: ", 'lease_bound = "a minute"'),
     "lease_bound": Wrong("lease_bound: ", "lease_bound = 301"),
+    "no lease_bound": Wrong("lease_bound: ", "lease_bound = -1"),
     "lease_refresh": Wrong("lease_refresh (60.0) must be less than lease_bound (60.0)", "lease_refresh = 60"),
+    "lease_refresh of no lease": Wrong(
+        "lease_refresh (1.0) must be less than lease_bound (0.0); without it", "lease_refresh = 1\nlease_bound = 0"
+    ),
     "negative": Wrong("drain_timeout: ", "drain_timeout = -1"),
     "not a number": Wrong("stall_timeout: ", "stall_timeout = nan"),
     "endless": Wrong("stall_timeout: ", "stall_timeout = inf"),
@@ -131,7 +135,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, case: str) -> None:
 
 def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
     """A line for each, so that nobody has to run it again and again."""
-    result = check_config(tmp_path, "listn = 1\nparts_in_flight = 0\nlease_bound = 0")
+    result = check_config(tmp_path, "listn = 1\nparts_in_flight = 0\nlease_bound = 301")
     assert [line.split(": ")[1] for line in result.stderr.splitlines()] == ["lease_bound", "parts_in_flight", "listn"]
     assert result.exit_code == 2
 

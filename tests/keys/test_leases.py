@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import cast
 
 import pytest
 
-from keys.world import BOUND, REFRESH, World, flipped, settled
+from keys.world import BOUND, REFRESH, REGION, World, flipped, settled
 from keystow_service.errors import (
     KeystowError,
     KmsAccessDeniedError,
@@ -180,6 +181,26 @@ async def test_access_denied_ends_only_the_operation_it_was_denied_to(world: Wor
     await opening.hold()
 
 
+async def test_every_refusal_drops_the_cached_keys_of_the_kms_key(world: World) -> None:
+    """One that ends a single lease, too: all tenants' data keys under the KMS key are unwrapped anew."""
+    sealing = [await world.keys.for_sealing(tenant) for tenant in (world.acme, world.globex)]
+
+    async def open_all() -> int:
+        """How many of them KMS unwraps for it."""
+        before = world.gate.unwrapped
+        for tenant, held in zip((world.acme, world.globex), sealing, strict=True):
+            await world.keys.for_opening(tenant, held.data_key.wrapped)
+        return world.gate.unwrapped - before
+
+    assert [await open_all(), await open_all()] == [2, 0]
+    world.gate.lost = KmsAccessDeniedError("denied")
+    world.clock.advance(REFRESH)
+    await sealing[0].hold()
+    await settled()
+    world.gate.lost = None
+    assert await open_all() == 2
+
+
 async def test_a_success_overtaken_by_a_refusal_proves_nothing(world: World) -> None:
     """An answer given before the key was disabled, and received after the refusal, does not reopen the lease."""
     wrapped = (await world.keys.for_sealing(world.acme)).data_key.wrapped
@@ -297,6 +318,15 @@ async def test_another_tenants_data_key_does_not_open(world: World) -> None:
     await world.keys.for_opening(world.acme, held.data_key.wrapped)
     with pytest.raises(WrappedKeyInvalidError):
         await world.keys.for_opening(world.globex, held.data_key.wrapped)
+
+
+async def test_a_tenant_under_another_kms_key_does_not_find_it_cached(world: World) -> None:
+    """As after a registry was restored from a backup of another deployment: the KMS key of the tenant decides."""
+    held = await world.keys.for_sealing(world.acme)
+    await world.keys.for_opening(world.acme, held.data_key.wrapped)
+    moved = replace(world.acme, key_arn=world.admin.create(REGION, tenants=["acme"]).arn)
+    with pytest.raises(WrappedKeyInvalidError):
+        await world.keys.for_opening(moved, held.data_key.wrapped)
 
 
 async def test_a_data_key_serves_only_so_many_objects(world: World) -> None:

@@ -4,7 +4,7 @@ Leases here live for a tenth of a second, so that a test need not wait for the m
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import pytest
@@ -23,10 +23,8 @@ from keystow.v1.storage_pb2 import (
     PutResponse,
     StatRequest,
 )
-from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF, KEY_STATE_DISABLED, KEY_STATE_ENABLED, GetTenantRequest
-from keystow_service.adapters.clock import SystemClock
-from keystow_service.adapters.keyring_admin import KeyringAdmin
-from keystow_service.model import KeyArn
+from keystow.v1.tenants_pb2 import KEY_STATE_DISABLED, KEY_STATE_ENABLED, GetTenantRequest
+from rpc.customer import TENANT, Customer, customer_of_a_server
 from rpc.exports import Export, drained, export, request
 from rpc.wire import (
     MIB,
@@ -43,33 +41,20 @@ from rpc.wire import (
     told_by,
     until,
 )
-from servers.in_process import NARROW_WINDOW, Server, connected, register, serving
+from servers.in_process import NARROW_WINDOW, Server, connected
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-TENANT = "acme"
 DATA = content(24 * MIB)  # more than is read ahead
-
-
-class Customer(NamedTuple):
-    """A tenant that manages its own key, and the switch in its hand."""
-
-    server: Server
-    keyring: KeyringAdmin
-    arn: KeyArn
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def customer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Customer]:
     """With an object stored."""
     data_dir = tmp_path_factory.mktemp("data")
-    async with serving(data_dir, lease_refresh=0.05, lease_bound=0.1) as server:
-        folder = data_dir / "keyring"
-        keyring = KeyringAdmin(folder / "keyring.json", folder / "root.key", SystemClock())
-        arn = keyring.create("us-east-1", tenants=[TENANT]).arn
-        await register(server, TENANT, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=arn.text)
-        await put(server, TENANT, "key", DATA, size=len(DATA))
-        yield Customer(server, keyring, arn)
+    async with customer_of_a_server(data_dir, lease_refresh=0.05, lease_bound=0.1) as customer:
+        await put(customer.server, TENANT, "key", DATA, size=len(DATA))
+        yield customer
 
 
 async def refused(call: Callable[[], Awaitable[Any]]) -> Failure:
