@@ -187,6 +187,7 @@ async def _open_store(name: str, place: DataCenterSettings, settings: Settings, 
         prefix=place.prefix,
         parts_in_flight=settings.parts_in_flight,
         checksums=place.s3_checksums,
+        confirm_complete=place.s3_endpoint is not None,
     )
     return await stack.enter_async_context(open_s3(options))
 

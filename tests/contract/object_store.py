@@ -319,7 +319,7 @@ class ObjectStoreContract:
 
     async def test_list_in_the_order_of_bytes(self, place: Place) -> None:
         """List gives each name once, in byte order, for each prefix, start and limit."""
-        names = sorted(_LISTED)
+        names = _listable(place)
         for name in names:
             await store(place, name, b"x")
         assert sorted(place.contents()) == names
@@ -335,12 +335,13 @@ class ObjectStoreContract:
 
     async def test_list_page_by_page(self, place: Place) -> None:
         """Pages joined give every name once; only the last has fewer than it was asked for."""
-        for name in _LISTED:
+        names = _listable(place)
+        for name in names:
             await store(place, name, b"x")
         pages: list[list[str]] = [await _listed(place, "", limit=4)]
         while len(pages[-1]) == 4:
             pages.append(await _listed(place, "", limit=4, start_after=pages[-1][-1]))
-        assert [name for page in pages for name in page] == sorted(_LISTED)
+        assert [name for page in pages for name in page] == names
 
     # ----------------------------------------------------------------------------------------------------------------
 
@@ -389,6 +390,12 @@ _LISTED = [
     "objects/acme0/_a!",
     "other/_a!",
 ]
+
+
+def _listable(place: Place) -> list[str]:
+    """In order. Without what the place takes no name of."""
+    longest = place.profile.longest_segment
+    return sorted(name for name in _LISTED if longest is None or max(len(each) for each in name.split("/")) <= longest)
 
 
 def _size(place: Place, size: str) -> int:

@@ -1,4 +1,4 @@
-"""An S3 bucket on moto behind the fault-making proxy, seen through boto3 without the proxy."""
+"""An S3 bucket on a real server behind the fault-making proxy, seen through boto3 without the proxy."""
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -15,9 +15,15 @@ from keystow_service.ports import ObjectStore
 from servers.gate import Gate
 from servers.moto import MotoServer
 from servers.s3_proxy import S3Proxy, s3_proxy
+from servers.versitygw import VersitygwServer
 
 PREFIX = "backups/"
 _PARTS_IN_FLIGHT = 3
+# moto 5.2.5 holds to If-Match and If-None-Match everywhere else that the store sends them.
+_MOTO = StoreProfile(complete_if_match=False, atomic=False)
+# A name is a path of its file system.
+_VERSITYGW = StoreProfile(longest_segment=255)
+_AT_ONCE = 64
 # So short that no test waits for it, so long that no test runs out of it.
 _QUICK = RetryPolicy(attempts=4, first_delay=0.001, longest_delay=0.002, total=60.0)
 
@@ -25,14 +31,13 @@ _QUICK = RetryPolicy(attempts=4, first_delay=0.001, longest_delay=0.002, total=6
 class S3Place:
     """See the module."""
 
-    # moto 5.2.5 holds to If-Match and If-None-Match everywhere else that the store sends them.
-    profile = StoreProfile(complete_if_match=False)
     part_size = 5 * 1024 * 1024  # the least that S3 takes for a part that is not the last
     parts_in_flight = _PARTS_IN_FLIGHT
 
-    def __init__(self, store: ObjectStore, proxy: S3Proxy, s3: Any, options: S3Options) -> None:
+    def __init__(self, store: ObjectStore, profile: StoreProfile, proxy: S3Proxy, s3: Any, options: S3Options) -> None:
         """``s3`` is a boto3 client."""
         self.store: ObjectStore = store
+        self.profile = profile
         self.proxy = proxy
         self.s3 = s3
         self.options = options
@@ -62,17 +67,20 @@ class S3Place:
 
 
 @asynccontextmanager
-async def s3_place(moto: MotoServer, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> AsyncIterator[S3Place]:
+async def s3_place(
+    server: MotoServer | VersitygwServer, monkeypatch: pytest.MonkeyPatch, **changes: Any
+) -> AsyncIterator[S3Place]:
     """A new bucket; ``changes`` are to the store's S3Options."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", moto.access_key_id)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", moto.secret_access_key)
+    profile = _MOTO if isinstance(server, MotoServer) else _VERSITYGW
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)
     bucket = f"keystow-{uuid.uuid4().hex}"
-    with closing(boto3.client("s3", endpoint_url=moto.endpoint, region_name=moto.region)) as s3:
-        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": moto.region})
-        async with s3_proxy(moto.endpoint) as proxy:
+    with closing(boto3.client("s3", endpoint_url=server.endpoint, region_name=server.region)) as s3:
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": server.region})
+        async with s3_proxy(server.endpoint, at_once=_AT_ONCE if profile.atomic else 1) as proxy:
             options = S3Options(
                 bucket=bucket,
-                region=moto.region,
+                region=server.region,
                 prefix=PREFIX,
                 endpoint=proxy.endpoint,
                 parts_in_flight=_PARTS_IN_FLIGHT,
@@ -80,4 +88,4 @@ async def s3_place(moto: MotoServer, monkeypatch: pytest.MonkeyPatch, **changes:
             )
             options = replace(options, **changes)
             async with open_s3(options) as store:
-                yield S3Place(store, proxy, s3, options)
+                yield S3Place(store, profile, proxy, s3, options)

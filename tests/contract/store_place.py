@@ -16,6 +16,8 @@ class StoreProfile:
     """What a server does; what it does not is not shown on it, and its tests say so."""
 
     complete_if_match: bool = True  # a multipart commit holds to Matches
+    longest_segment: int | None = None  # bytes of a name between two "/", at most
+    atomic: bool = True  # conditions hold between requests that come at once; if not, the proxy lines them up
 
 
 class Place(Protocol):

@@ -1,7 +1,7 @@
 """An HTTP proxy between the S3 client and a real S3 server, which knows S3's operations and makes what goes wrong.
 
-It runs in the test's own event loop and hands requests to the server one at a time, so that the server's conditional
-writes are as atomic as S3's. A fault hits the requests that it is planned for; all others pass untouched.
+It runs in the test's own event loop. To a server whose conditional writes are not as atomic as S3's it hands requests
+one at a time. A fault hits the requests that it is planned for; all others pass untouched.
 """
 
 import asyncio
@@ -68,14 +68,14 @@ Fault = Answer | Raw | Reset | Cut | Unread
 class S3Proxy:
     """See the module."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, at_once: int) -> None:
         """``server`` is the S3 server's address, for example "http://127.0.0.1:5000"."""
         address = urlsplit(server)
         self._host, self._port = address.hostname or "", address.port or 80
         self._plans: dict[str, deque[Fault | None]] = {}
         self._always: dict[str, Fault] = {}
         self._gates: dict[str, Gate] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._turns = asyncio.Semaphore(at_once)
         self._listener = AsyncExitStack()
         self._changed = asyncio.Condition()
         self._served = 0
@@ -172,7 +172,7 @@ class S3Proxy:
 
     async def _forward(self, request: Request) -> bytes:
         """The server's whole answer."""
-        async with self._one_at_a_time:
+        async with self._turns:
             reader, writer = await asyncio.open_connection(self._host, self._port)
             try:
                 writer.write(request.head + request.body)
@@ -185,9 +185,9 @@ class S3Proxy:
 
 
 @asynccontextmanager
-async def s3_proxy(server: str) -> AsyncIterator[S3Proxy]:
-    """A running proxy before ``server``."""
-    proxy = S3Proxy(server)
+async def s3_proxy(server: str, *, at_once: int = 1) -> AsyncIterator[S3Proxy]:
+    """A running proxy before ``server``, which is given so many requests at once."""
+    proxy = S3Proxy(server, at_once)
     await proxy.start()
     try:
         yield proxy

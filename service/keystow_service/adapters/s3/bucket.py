@@ -40,6 +40,7 @@ class Bucket:
     prefix: str
     retries: RetryPolicy
     checksums: bool
+    confirm_complete: bool
 
     def key(self, name: str) -> str:
         """The S3 key of an object's name."""

@@ -24,6 +24,8 @@ class S3Options:
     prefix: str = ""  # in front of every name, with its "/"
     endpoint: str | None = None  # of S3-compatible servers; AWS's own are found by region
     checksums: bool = True  # CRC32C of every body, verified by the server
+    # After a multipart commit, ask what stands: there are servers whose 200 is not always for this very upload.
+    confirm_complete: bool = False
     parts_in_flight: int = 4  # of one upload
     connections: int = 64  # of all calls together
     connect_timeout: float = 5.0
@@ -37,7 +39,14 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Store]:
     async with AioSession().create_client(
         "s3", region_name=options.region, endpoint_url=options.endpoint, config=client_config(options)
     ) as client:
-        bucket = Bucket(client, options.bucket, options.prefix, options.retries, checksums=options.checksums)
+        bucket = Bucket(
+            client,
+            options.bucket,
+            options.prefix,
+            options.retries,
+            checksums=options.checksums,
+            confirm_complete=options.confirm_complete,
+        )
         yield S3Store(bucket, options.parts_in_flight)
 
 

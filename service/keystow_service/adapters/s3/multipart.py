@@ -1,7 +1,7 @@
 """One multipart upload: parts sent side by side, then a conditional Complete of exactly this writer's parts.
 
 Only Complete makes anything visible, and it is sent again only after an answer that says that it was not carried out.
-An answer that never came is OutcomeUnknown: the caller looks at what stands under the name.
+An answer that never came, or that what stands under the name does not bear out, is OutcomeUnknown: the caller looks.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from keystow_service.adapters.in_flight import InFlight
-from keystow_service.adapters.s3.bucket import Bucket, meaning
+from keystow_service.adapters.s3.bucket import Bucket, meaning, pinned
 from keystow_service.adapters.s3.commit import arguments, commit_answers, expired, superseded
 from keystow_service.adapters.s3.faults import NO_SUCH_UPLOAD, S3Fault
 from keystow_service.adapters.s3.retry import COMPLETE
@@ -105,12 +105,26 @@ class MultipartUpload:
                     raise
                 # Asked before without an answer, that may have been carried out, and have ended the upload.
                 raise (expired() if first else OutcomeUnknown()) from None
+        if self._bucket.confirm_complete:
+            await self._confirm(answer["ETag"])
         return StoredObject(self._name, answer["ETag"], self._size + len(last), datetime.now(UTC))
 
     async def stop(self) -> None:
         """See the port."""
         self._in_flight.cancel()
         await self._in_flight.ended()
+
+    async def _confirm(self, etag: str) -> None:
+        """Raises OutcomeUnknown unless this content stands under the name.
+
+        versitygw 1.8.0 answers 200 for an upload that is gone, as long as any object stands there.
+        """
+        try:
+            await self._bucket.repeat(
+                lambda: self._bucket.client.head_object(Bucket=self._bucket.name, Key=self._key, **pinned(etag))
+            )
+        except S3Fault:
+            raise OutcomeUnknown from None
 
     def _send(self, number: int, part: bytearray) -> None:
         self._in_flight.add(number, asyncio.create_task(self._upload(number, part)), len(part))
