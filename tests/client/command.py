@@ -6,7 +6,8 @@ import os
 import pty
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Command:
 
     address: str
     directory: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str | bytes, stdin: bytes = b"") -> Result:
         """Run it on pipes, to its end."""
@@ -64,16 +66,18 @@ class Command:
     def in_process(self, *arguments: str | bytes) -> Result:
         """Run it in this process, where standard streams and signals do not matter: much faster."""
         with contextlib.chdir(self.directory):
-            done = CliRunner().invoke(
-                app, [os.fsdecode(argument) for argument in arguments], env={"KEYSTOW_ADDRESS": self.address}
-            )
+            done = CliRunner().invoke(app, [os.fsdecode(argument) for argument in arguments], env=self._own_variables)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return Result(done.exit_code, done.stdout_bytes, done.stderr)
 
     @property
     def environment(self) -> dict[str, str]:
-        """Where it finds the server."""
-        return {**os.environ, "KEYSTOW_ADDRESS": self.address}
+        """Where it finds the server, and what else the test has set."""
+        return {**os.environ, **self._own_variables}
+
+    @property
+    def _own_variables(self) -> dict[str, str]:
+        return {"KEYSTOW_ADDRESS": self.address, **self.variables}
 
     def start(self, *arguments: str, **streams: Any) -> "subprocess.Popen[bytes]":
         """Start it, and leave the rest to the test. Tests run in the background may ignore SIGINT; it must not."""

@@ -9,6 +9,7 @@ import pytest
 from client.command import Command
 from client.relay import Relay
 from client.scripted import ScriptedServer
+from client.secured import Secured, secured_servers
 from keystow_client import AsyncClient, Client, KeyManagement, RetryPolicy
 from servers.keystow import KeystowServer, keystow_server
 
@@ -64,6 +65,13 @@ def keystow(server: ScriptedServer, tmp_path: Path) -> Command:
 def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeystowServer]:
     """A server as operators run it, over local storage."""
     with keystow_server(tmp_path_factory.mktemp("real-server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """Servers in TLS and in mTLS."""
+    with secured_servers(tmp_path_factory.mktemp("secured")) as running:
         yield running
 
 

@@ -420,9 +420,10 @@ class Tenants:
 
 
 class ScriptedServer:
-    """The server, on a free loopback port, in a thread with its own event loop."""
+    """The server, on a free loopback port, in a thread with its own event loop; with credentials in TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self._credentials = credentials
         self.storage = Storage()
         self.tenants = Tenants()
         self.port = 0
@@ -440,7 +441,10 @@ class ScriptedServer:
         self._loop = asyncio.get_running_loop()
         server = grpc.aio.server(options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 5 * MIB)))
         server.add_generic_rpc_handlers((self.storage.handlers(), self.tenants.handlers()))
-        self.port = server.add_insecure_port("127.0.0.1:0")
+        if self._credentials is None:
+            self.port = server.add_insecure_port("127.0.0.1:0")
+        else:
+            self.port = server.add_secure_port("127.0.0.1:0", self._credentials)
         await server.start()
         self._started.set()
         await self._stop.wait()

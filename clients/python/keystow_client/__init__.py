@@ -19,6 +19,7 @@ from keystow_client.errors import (
     Recovery,
     ResourceExhaustedError,
     SourceChangedError,
+    TlsError,
     TransportError,
     UnauthenticatedError,
     UnavailableError,
@@ -55,6 +56,7 @@ from keystow_client.models import (
 from keystow_client.retry import NO_RETRIES, RetryPolicy
 from keystow_client.sync import Client
 from keystow_client.threads import OwnThread
+from keystow_client.tls import Tls
 
 __all__ = [
     "NO_RETRIES",
@@ -96,6 +98,8 @@ __all__ = [
     "SourceChangedError",
     "Tenant",
     "TenantPage",
+    "Tls",
+    "TlsError",
     "TransportError",
     "UnauthenticatedError",
     "UnavailableError",

@@ -11,25 +11,29 @@ from typing import Self, overload
 from uuid import uuid4
 
 import grpc
+import grpc.aio
 
 from keystow.v1 import storage_pb2
 from keystow.v1.storage_pb2_grpc import StorageServiceStub
 from keystow.v1.tenants_pb2_grpc import TenantServiceStub
+from keystow_client.address import Address
 from keystow_client.aio_tenants import AsyncTenants
 from keystow_client.archive_sinks import open_archive_sink
-from keystow_client.channel import open_channel, resolve_address
+from keystow_client.channel import open_channel
 from keystow_client.connection import Connection
 from keystow_client.errors import KeystowError, TransportError, is_object_not_found
 from keystow_client.export import AsyncExport, CheckpointListener, EntryListener, Exporter, ExportListeners
 from keystow_client.export_models import BEGINNING, ArchiveFormat, ErrorPolicy, ExportCheckpoint, ExportSummary
 from keystow_client.get import AsyncDownload, Getter
+from keystow_client.handshake import Handshakes
 from keystow_client.models import ObjectInfo, ObjectPage, ServerInfo, UploadProgress, WriteMode
 from keystow_client.put import DEFAULT_RESUME_BUFFER, Putter, Resuming
 from keystow_client.put_stream import Progress
-from keystow_client.retry import DEFAULT_POLICY, FROM_THE_START, RetryPolicy, retrying
+from keystow_client.retry import DEFAULT_POLICY, FROM_THE_START, Patience, RetryPolicy, retrying
 from keystow_client.sinks import SinkLike, open_sink
 from keystow_client.sources import SourceLike, open_source
 from keystow_client.threads import OwnThread, TransferThread
+from keystow_client.tls import Tls, protection
 from keystow_client.upload import ProgressListener
 
 DEFAULT_STALL_TIMEOUT = 300.0
@@ -61,21 +65,32 @@ class AsyncClient(AsyncTenants):
         self,
         address: str | None = None,
         *,
+        tls: Tls | None = None,
+        insecure: bool = False,
         retry: RetryPolicy = DEFAULT_POLICY,
         stall_timeout: float = DEFAULT_STALL_TIMEOUT,
     ) -> None:
         """``address`` is host:port, by default $KEYSTOW_ADDRESS or 127.0.0.1:50051.
 
-        A call on which nothing moves for ``stall_timeout`` seconds counts as a lost connection.
+        Without ``tls`` the environment says whether there is TLS ($KEYSTOW_TLS, $KEYSTOW_CA_FILE, ...), and else the
+        address: none on loopback, Tls() everywhere else. ``insecure`` connects in clear, wherever that is. A call on
+        which nothing moves for ``stall_timeout`` seconds counts as a lost connection.
+
+        Raises ValueError for an address that is none, and for contradictions about TLS.
         """
-        self._address = resolve_address(address)
-        self._retry = retry
+        self._address = Address.chosen(address)
+        self._tls = protection(self._address, tls, insecure=insecure)
+        self._retry = Patience(retry, Handshakes(self._address, self._tls).diagnose)
         self._stall_timeout = stall_timeout
         self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        """Opens the channel; the connection is made with the first call."""
-        channel = open_channel(self._address)
+        """Opens the channel; the connection is made with the first call.
+
+        Reads the files of TLS, and raises ValueError if they are not fit for use. Those that change later are for the
+        next client.
+        """
+        channel = await open_channel(self._address, self._tls)
         self._connection = Connection(
             channel, StorageServiceStub(channel), TenantServiceStub(channel), self._retry, self._stall_timeout
         )

@@ -1,16 +1,14 @@
 """The connection to the service, and how long silence on it is believed."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc.aio
 
+from keystow_client.address import Address
 from keystow_client.errors import Recovery, TransportError, from_rpc_error
-
-DEFAULT_ADDRESS = "127.0.0.1:50051"
-ADDRESS_VARIABLE = "KEYSTOW_ADDRESS"
+from keystow_client.tls import Tls
 
 _MAX_MESSAGE_SIZE = (4 << 20) + (64 << 10)  # the service's limit, and framing
 
@@ -28,16 +26,25 @@ _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.service_config_disable_resolution", 1),
 )
+# What is in clear because it stays on this machine must not leave it for a proxy of the environment's.
+_NO_PROXY = ("grpc.enable_http_proxy", 0)
 
 
-def resolve_address(address: str | None) -> str:
-    """The address given, else $KEYSTOW_ADDRESS, else the service's default on this machine."""
-    return address or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+async def open_channel(address: Address, tls: Tls | None) -> grpc.aio.Channel:
+    """A channel for the running event loop, without ``tls`` in clear. Connects with the first call.
 
+    Raises ValueError for files that are not fit for use.
+    """
+    options: list[tuple[str, int | str]] = list(_OPTIONS)
+    if address.is_local:
+        options.append(_NO_PROXY)
+    if tls is None:
+        return grpc.aio.insecure_channel(address.text, options=options)
+    if tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    from keystow_client.tls_files import read_credentials  # noqa: PLC0415 - imports what clear connections do without
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel for the running event loop. Connects with the first call."""
-    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+    return grpc.aio.secure_channel(address.text, await asyncio.to_thread(read_credentials, tls), options=options)
 
 
 def silent_for(seconds: float) -> TransportError:

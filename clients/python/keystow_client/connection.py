@@ -7,7 +7,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from keystow_client.channel import translated
-from keystow_client.retry import SAME_CALL, RetryPolicy, retrying
+from keystow_client.retry import SAME_CALL, Patience, retrying
 
 if TYPE_CHECKING:  # these names exist only in the stubs
     from keystow.v1.storage_pb2_grpc import StorageServiceAsyncStub
@@ -24,7 +24,7 @@ class Connection:
     channel: grpc.aio.Channel
     storage: "StorageServiceAsyncStub"
     tenants: "TenantServiceAsyncStub"
-    retry: RetryPolicy
+    retry: Patience
     stall_timeout: float
 
     async def call(

@@ -128,6 +128,13 @@ class TransportError(KeystowError):
     """The connection broke, or a peer that is not the service answered. The outcome of the call is unknown."""
 
 
+class TlsError(TransportError):
+    """TLS keeps client and server apart: a certificate is not accepted, or one of them does not speak TLS.
+
+    Nothing was sent, and trying again does not help: ``recovery`` is WAIT.
+    """
+
+
 class IncompleteError(TransportError):
     """The stream ended well, but before its last message."""
 

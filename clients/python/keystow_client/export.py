@@ -18,7 +18,7 @@ from keystow_client.export_models import ExportCheckpoint, ExportEntry, ExportSu
 from keystow_client.export_stream import ExportPiece, ExportStream
 from keystow_client.joining import Start, joined
 from keystow_client.put_stream import Progress
-from keystow_client.retry import FROM_THE_START, Retries, RetryPolicy
+from keystow_client.retry import FROM_THE_START, Patience, Retries
 from keystow_client.sinks import Sink
 from keystow_client.threads import TransferThread
 
@@ -145,7 +145,7 @@ class Exporter:
     """How archives are exported: over which stub, how persistently, how many seconds of silence are believed."""
 
     stub: "StorageServiceAsyncStub"
-    retry: RetryPolicy
+    retry: Patience
     stall_timeout: float
 
     def begin(self, request: ExportRequest, start: ExportCheckpoint) -> Exporting:

@@ -21,7 +21,7 @@ from keystow_client.content import checked, corrupt
 from keystow_client.errors import IncompleteError, KeystowError, Recovery
 from keystow_client.models import ObjectInfo
 from keystow_client.put_stream import Progress
-from keystow_client.retry import FROM_THE_START, GOING_ON, Retries, RetryPolicy
+from keystow_client.retry import FROM_THE_START, GOING_ON, Patience, Retries
 from keystow_client.sinks import Sink
 from keystow_client.threads import TransferThread
 
@@ -205,7 +205,7 @@ class Getter:
     """How objects are fetched: over which stub, how persistently, and how many seconds of silence are believed."""
 
     stub: "StorageServiceAsyncStub"
-    retry: RetryPolicy
+    retry: Patience
     stall_timeout: float
 
     async def download(self, request: GetRequest) -> AsyncDownload:

@@ -15,7 +15,7 @@ from keystow_client.content import Content
 from keystow_client.errors import KeystowError, Recovery
 from keystow_client.models import UploadProgress
 from keystow_client.put_stream import Progress, PutStream
-from keystow_client.retry import FROM_THE_START, Retries, RetryPolicy
+from keystow_client.retry import FROM_THE_START, Patience, Retries
 from keystow_client.upload import ProgressListener, Upload
 from keystow_client.window import CHUNK_SIZE, Source
 
@@ -55,7 +55,7 @@ class Putter:
     """How objects are put: over which stub, how persistently, and how many seconds of silence are believed."""
 
     stub: "StorageServiceAsyncStub"
-    retry: RetryPolicy
+    retry: Patience
     stall_timeout: float
 
     async def put(self, header: PutHeader, source: Source, resuming: Resuming, progress: Progress) -> ObjectInfo:

@@ -40,6 +40,14 @@ class RetryPolicy:
         return jittered if retry_after is None else retry_after + jittered
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """A client's: its policy, and what finds out why a failure is one that no repetition helps against."""
+
+    policy: RetryPolicy
+    diagnose: Callable[[KeystowError], Awaitable[KeystowError | None]]
+
+
 DEFAULT_POLICY = RetryPolicy()
 NO_RETRIES = RetryPolicy(max_attempts=1)
 
@@ -57,9 +65,10 @@ class Retries:
     What has come further than ever before has not failed in vain: the count and the time begin anew.
     """
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, patience: Patience) -> None:
         """Nothing has failed yet."""
-        self._policy = policy
+        self._policy = patience.policy
+        self._diagnose = patience.diagnose
         self._attempts = 0
         self._failures = 0
         self._give_up_at = 0.0
@@ -67,7 +76,7 @@ class Retries:
         self._last: KeystowError | None = None
 
     async def pause(self, error: KeystowError, *, helps: bool, position: int = 0) -> None:
-        """Wait until the next attempt. Raises the failure if there is to be none.
+        """Wait until the next attempt. Raises the failure, or a diagnosis of it, if there is to be none.
 
         ``helps`` says whether another attempt could; ``position`` how far, in bytes, all attempts together have come.
         A failure that one caller cannot help and hands to the next counts once.
@@ -82,6 +91,9 @@ class Retries:
             self._failures += 1
             if self._failures == 1:
                 self._give_up_at = now + self._policy.total_seconds
+        if (diagnosis := await self._diagnose(error)) is not None:
+            diagnosis.attempts = error.attempts
+            raise diagnosis from None
         delay = self._policy.delay(self._failures, error.retry_after)
         if not helps or self._failures >= self._policy.max_attempts or now + delay > self._give_up_at:
             raise error
@@ -90,10 +102,10 @@ class Retries:
 
 
 async def retrying(
-    attempt: Callable[[], Awaitable[_T]], policy: RetryPolicy, helps: Callable[[KeystowError], bool]
+    attempt: Callable[[], Awaitable[_T]], patience: Patience, helps: Callable[[KeystowError], bool]
 ) -> _T:
-    """Call ``attempt`` until it succeeds, ``helps`` says that repeating would not, or the policy's bounds are met."""
-    retries = Retries(policy)
+    """Call ``attempt`` until it succeeds, ``helps`` says that repeating would not, or patience ends."""
+    retries = Retries(patience)
     while True:
         try:
             return await attempt()

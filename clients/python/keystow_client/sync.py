@@ -26,6 +26,7 @@ from keystow_client.sinks import SinkLike
 from keystow_client.sources import SourceLike
 from keystow_client.sync_tenants import Tenants
 from keystow_client.threads import TransferThread
+from keystow_client.tls import Tls
 from keystow_client.upload import ProgressListener
 
 _T = TypeVar("_T")
@@ -43,17 +44,24 @@ class Client(Tenants):
         self,
         address: str | None = None,
         *,
+        tls: Tls | None = None,
+        insecure: bool = False,
         retry: RetryPolicy = DEFAULT_POLICY,
         stall_timeout: float = DEFAULT_STALL_TIMEOUT,
     ) -> None:
         """As AsyncClient."""
-        self._client = AsyncClient(address, retry=retry, stall_timeout=stall_timeout)
+        self._client = AsyncClient(address, tls=tls, insecure=insecure, retry=retry, stall_timeout=stall_timeout)
         self._loop_thread: LoopThread | None = None
 
     def __enter__(self) -> Self:
-        """Starts the thread; the connection is made with the first call."""
-        self._loop_thread = LoopThread()
-        self._loop.call(lambda _: self._client.__aenter__())
+        """As AsyncClient, in a thread that it starts."""
+        loop = LoopThread()
+        try:
+            loop.call(lambda _: self._client.__aenter__())
+        except BaseException:
+            loop.close()
+            raise
+        self._loop_thread = loop
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,18 +1,19 @@
 """The command ``keystow``. docs/client-python.md shows it at work."""
 
+import inspect
 import os
 import sys
 from importlib.metadata import version
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from keystow_client.cli.exits import EXPLANATION, ExitCode
 from keystow_client.cli.get import get
 from keystow_client.cli.objects import cat, ls, rm, stat
+from keystow_client.cli.options import SharedOptions, with_shared_options
 from keystow_client.cli.put import put
-from keystow_client.cli.session import AddressOption, Connection, JsonOption, RetryForOption
 from keystow_client.cli.tenants import data_centers, server_info, tenant_app
 
 app = typer.Typer(
@@ -30,24 +31,22 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
         raise typer.Exit
 
 
-@app.callback()
-def keystow(
+def _keystow(
     context: typer.Context,
     *,
-    address: AddressOption = None,
-    as_json: JsonOption = None,
-    retry_for: RetryForOption = None,
     _: Annotated[
         bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
     ] = False,
+    **shared: Any,
 ) -> None:
     """Store backups in keystow, and get them back. Objects are written TENANT:KEY.
 
-    The options --address, --json and --retry-for may also follow the command's name.
+    All options but those that only tell something may also follow the command's name.
     """
-    context.obj = Connection(address, as_json, retry_for)
+    context.obj = SharedOptions(**shared)
 
 
+app.callback()(with_shared_options(_keystow, list(inspect.signature(_keystow).parameters.values())[:-1]))
 app.command("put")(put)
 app.command("get")(get)
 app.command("cat")(cat)

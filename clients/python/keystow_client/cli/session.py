@@ -1,4 +1,4 @@
-"""What every command shares: the options for the connection, an open client, and one way to end.
+"""What every command shares: an open client, and one way to end.
 
 A command is an async function whose first parameter is a Session and whose others are its own. It prints results and
 returns an exit code; what it raises becomes one line and a code, never a traceback.
@@ -11,61 +11,20 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, ParamSpec
+from dataclasses import dataclass, fields
+from typing import Any, Concatenate, ParamSpec
 
 import typer
 
 from keystow_client.aio import AsyncClient
 from keystow_client.allocator import tune_allocator
 from keystow_client.cli.exits import ExitCode
+from keystow_client.cli.options import DEFAULT_RETRY_FOR, SharedOptions, with_shared_options
 from keystow_client.cli.output import Output
 from keystow_client.errors import KeystowError
 from keystow_client.retry import RetryPolicy
 
 _P = ParamSpec("_P")
-
-DEFAULT_RETRY_FOR = 60.0
-
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        metavar="HOST:PORT",
-        help="The service. [default: $KEYSTOW_ADDRESS or 127.0.0.1:50051]",
-        show_default=False,
-    ),
-]
-JsonOption = Annotated[
-    bool | None, typer.Option("--json", help="One JSON object a line; failures as JSON on stderr.", show_default=False)
-]
-RetryForOption = Annotated[
-    float | None,
-    typer.Option(
-        "--retry-for",
-        metavar="SECONDS",
-        min=0,
-        help=f"How long to go on after a first failure that passes; 0 tries once. [default: {DEFAULT_RETRY_FOR:g}]",
-        show_default=False,
-    ),
-]
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """The shared options, as given before the command's name or after it."""
-
-    address: str | None = None
-    as_json: bool | None = None
-    retry_for: float | None = None
-
-    def or_else(self, other: "Connection") -> "Connection":
-        """These, completed by those."""
-        return Connection(
-            self.address if self.address is not None else other.address,
-            self.as_json if self.as_json is not None else other.as_json,
-            self.retry_for if self.retry_for is not None else other.retry_for,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +40,20 @@ Command = Callable[Concatenate[Session, _P], Coroutine[Any, Any, ExitCode | None
 
 def command(function: Command[_P]) -> Callable[..., None]:
     """The function as Typer takes it: with the shared options in the place of the session."""
+    names = {field.name for field in fields(SharedOptions)}
 
-    def run(
-        context: typer.Context, *, address: str | None, as_json: bool | None, retry_for: float | None, **arguments: Any
-    ) -> None:
-        shared = Connection(address, as_json, retry_for).or_else(context.find_object(Connection) or Connection())
+    def run(context: typer.Context, **arguments: Any) -> None:
+        given = SharedOptions(**{name: arguments.pop(name) for name in names})
+        shared = given.or_else(context.find_object(SharedOptions) or SharedOptions())
         raise typer.Exit(_run(function, shared, arguments))
 
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
     first = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
     own = list(inspect.signature(function).parameters.values())[1:]
-    shared_options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        for name, annotation in (("address", AddressOption), ("as_json", JsonOption), ("retry_for", RetryForOption))
-    ]
-    signature = inspect.Signature([first, *own, *shared_options])
-    run.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature gives Typer
-    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
-    return run
+    return with_shared_options(run, [first, *own])
 
 
-def _run(function: Command[Any], shared: Connection, arguments: dict[str, Any]) -> ExitCode:
+def _run(function: Command[Any], shared: SharedOptions, arguments: dict[str, Any]) -> ExitCode:
     output = Output(as_json=bool(shared.as_json))
     tune_allocator()
     try:
@@ -128,13 +80,14 @@ def _subject(function: Command[Any], arguments: dict[str, Any]) -> str:
 
 
 async def _in_session(
-    function: Command[Any], shared: Connection, output: Output, arguments: dict[str, Any]
+    function: Command[Any], shared: SharedOptions, output: Output, arguments: dict[str, Any]
 ) -> ExitCode:
     seconds = DEFAULT_RETRY_FOR if shared.retry_for is None else shared.retry_for
     retry = RetryPolicy(max_attempts=1000 if seconds else 1, total_seconds=seconds)
     with _ended_by_sigterm() as terminated:
         try:
-            async with AsyncClient(shared.address, retry=retry) as client:
+            client = AsyncClient(shared.address, tls=shared.tls_in_force, insecure=bool(shared.insecure), retry=retry)
+            async with client:
                 return await function(Session(client, output), **arguments) or ExitCode.OK
         except asyncio.CancelledError:
             if not terminated.is_set():
