@@ -11,8 +11,8 @@ import grpc
 import pytest
 import pytest_asyncio
 
-from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF
-from keystow_service import app
+from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF, GetTenantRequest
+from keystow_service import app, errors
 from keystow_service.adapters.kms import KmsPatience, open_kms
 from rpc import rows_kms
 from rpc.exports import export, request, untar
@@ -29,6 +29,8 @@ from servers.kms.states import State
 from servers.on_kms import serving_on_kms
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+MAX_DELAY = 60  # seconds; what a client is told to wait is no longer
 
 _numbers = itertools.count(1)
 
@@ -105,9 +107,29 @@ def check(failure: Failure, told: Told, tenant: str, key: Key, kms: FaithfulKms)
     asked = {each.request_id for each in kms.requests if each.key_id == key.arn and each.operation in USES}
     assert request_id in asked if told.answered else request_id is None
     assert set(metadata) <= {"objectKey", "uploadId"}
-    assert ("google.rpc.RetryInfo" in failure.details) is told.delay
+    assert (failure.delay is not None) is told.delay
+    assert failure.delay is None or 0 < failure.delay <= MAX_DELAY
     assert "foreign" not in failure.message
     assert key.arn not in failure.message
+
+
+async def test_every_error_of_kms_has_a_row() -> None:
+    """Whoever adds one is reminded to show it at a client."""
+    kinds: list[type[errors.KeystowError]] = [*errors.KeyRefusal.__subclasses__(), errors.WrappedKeyInvalidError]
+    kinds += [errors.KmsUnavailableError, errors.KmsThrottledError, errors.ProviderCredentialsError]
+    kinds += [errors.InternalError]
+    assert {row.told.reason for row in rows_kms.rows()} == {kind.reason for kind in kinds}
+
+
+async def test_the_providers_own_key(server: Server, kms: FaithfulKms) -> None:
+    """Of tenants that bring none: its failure is told like any other, with its ARN."""
+    tenant = await register(server, "provider-managed")
+    answer = await server.tenants.GetTenant(GetTenantRequest(tenant_id=tenant))
+    key = kms[answer.tenant.kms_key_arn]
+    key.disable()
+    check(await failure(put(server, tenant, "key", b"content")), rows_kms.DISABLED, tenant, key, kms)
+    key.enable()
+    await put(server, tenant, "key", b"content")
 
 
 async def test_another_encryption_context(server: Server, kms: FaithfulKms) -> None:

@@ -48,6 +48,7 @@ class Failure:
     metadata: Mapping[str, str] | None = None
     violations: tuple[str, ...] = ()  # the fields of a BadRequest, or the names of a PreconditionFailure's checks
     details: frozenset[str] = frozenset()  # full names of the messages
+    delay: float | None = None  # of a RetryInfo, in seconds
 
 
 async def failure(call: Awaitable[Any]) -> Failure:
@@ -70,6 +71,7 @@ def told_by(error: Any) -> Failure:
     infos = _unpacked(status, error_details_pb2.ErrorInfo)
     assert [info.domain for info in infos] == ["keystow"]
     [info] = infos
+    delays = [each.retry_delay.ToNanoseconds() / 1e9 for each in _unpacked(status, error_details_pb2.RetryInfo)]
     assert info.metadata["requestId"]
     return Failure(
         error.code(),
@@ -82,6 +84,7 @@ def told_by(error: Any) -> Failure:
             + [each.type for bad in _unpacked(status, error_details_pb2.PreconditionFailure) for each in bad.violations]
         ),
         frozenset(detail.TypeName() for detail in status.details),
+        delays[0] if delays else None,
     )
 
 

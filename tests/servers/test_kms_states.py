@@ -38,6 +38,7 @@ CALLS: Mapping[str, tuple[Principal, Call]] = {
         lambda kms, arn, _: kms.schedule_key_deletion(KeyId=arn, PendingWindowInDays=7),
     ),
     "CancelKeyDeletion": (CUSTOMER, lambda kms, arn, _: kms.cancel_key_deletion(KeyId=arn)),
+    "RotateKeyOnDemand": (CUSTOMER, lambda kms, arn, _: kms.rotate_key_on_demand(KeyId=arn)),
 }
 
 DISABLED = "DisabledException: {} is disabled."
@@ -48,20 +49,21 @@ UNAVAILABLE = "KMSInvalidStateException: {} is unavailable."
 CREATING = "KMSInvalidStateException: {} is creating."
 UPDATING = "KMSInvalidStateException: {} is updating."
 NOT_PENDING = "KMSInvalidStateException: {} is not pending deletion."
+NO_ROTATION = "UnsupportedOperationException: {} cannot be rotated on demand."
 GONE = "NotFoundException: Key '{}' does not exist"
 OK = ""
 
 # Of each state, in the order of CALLS.
 ANSWERS = {
-    State.ENABLED: [OK, OK, OK, OK, OK, OK, OK, NOT_PENDING],
-    State.DISABLED: [DISABLED, DISABLED, OK, OK, OK, OK, OK, NOT_PENDING],
-    State.PENDING_DELETION: [DELETION, DELETION, OK, OK, DELETION, DELETION, DELETION, OK],
-    State.PENDING_REPLICA_DELETION: [REPLICA, REPLICA, OK, OK, REPLICA, REPLICA, REPLICA, OK],
-    State.PENDING_IMPORT: [IMPORT, IMPORT, OK, OK, IMPORT, IMPORT, OK, NOT_PENDING],
-    State.UNAVAILABLE: [UNAVAILABLE, UNAVAILABLE, OK, OK, OK, OK, OK, NOT_PENDING],
-    State.CREATING: [CREATING, CREATING, OK, OK, CREATING, CREATING, CREATING, CREATING],
-    State.UPDATING: [OK, OK, OK, OK, UPDATING, UPDATING, UPDATING, UPDATING],
-    State.DELETED: [GONE] * 8,
+    State.ENABLED: [OK, OK, OK, OK, OK, OK, OK, NOT_PENDING, OK],
+    State.DISABLED: [DISABLED, DISABLED, OK, OK, OK, OK, OK, NOT_PENDING, DISABLED],
+    State.PENDING_DELETION: [DELETION, DELETION, OK, OK, DELETION, DELETION, DELETION, OK, DELETION],
+    State.PENDING_REPLICA_DELETION: [REPLICA, REPLICA, OK, OK, REPLICA, REPLICA, REPLICA, OK, REPLICA],
+    State.PENDING_IMPORT: [IMPORT, IMPORT, OK, OK, IMPORT, IMPORT, OK, NOT_PENDING, NO_ROTATION],
+    State.UNAVAILABLE: [UNAVAILABLE, UNAVAILABLE, OK, OK, OK, OK, OK, NOT_PENDING, NO_ROTATION],
+    State.CREATING: [CREATING, CREATING, OK, OK, CREATING, CREATING, CREATING, CREATING, CREATING],
+    State.UPDATING: [OK, OK, OK, OK, UPDATING, UPDATING, UPDATING, UPDATING, UPDATING],
+    State.DELETED: [GONE] * len(CALLS),
 }
 
 

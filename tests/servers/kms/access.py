@@ -11,7 +11,7 @@ from servers.kms.principals import Principal
 from servers.kms.refusal import Refusal
 
 # The others work in the key's own account only, whatever its policy says.
-_ACROSS_ACCOUNTS = frozenset({"DescribeKey", "GenerateDataKey", "Encrypt", "Decrypt"})
+_ACROSS_ACCOUNTS = frozenset({"DescribeKey", "GenerateDataKey", "Decrypt"})
 
 
 def authorize(principal: Principal, operation: str, key: Key, policy: Policy, context: Mapping[str, str]) -> None:

@@ -132,9 +132,10 @@ class Key:
         self._change(deleted=True)
 
     def rotate(self) -> None:
-        self._check("RotateKeyOnDemand")
-        if self.kind.spec != "SYMMETRIC_DEFAULT" or self.kind.origin not in ("AWS_KMS", "EXTERNAL"):
+        """Of imported material AWS would want to have the next one first: that is not known here."""
+        if self.kind.spec != "SYMMETRIC_DEFAULT" or self.kind.origin != "AWS_KMS" or self.primary is not None:
             raise Refusal("UnsupportedOperationException", f"{self.arn} cannot be rotated on demand.")
+        self._check("RotateKeyOnDemand")
         self.material.rotate()
 
     def put_policy(self, document: Document | str) -> None:

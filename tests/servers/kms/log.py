@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from servers.kms.principals import Principal
 
-_READ_ONLY = frozenset({"GenerateDataKey", "Encrypt", "Decrypt", "DescribeKey", "GetKeyPolicy", "ListAliases"})
+_READ_ONLY = frozenset({"GenerateDataKey", "Decrypt", "DescribeKey", "GetKeyPolicy", "ListAliases"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _parameters(request: Request) -> Mapping[str, Any]:
         parameters["encryptionContext"] = dict(request.context)
     if request.operation == "GenerateDataKey":
         parameters["keySpec"] = "AES_256"
-    elif request.operation in ("Encrypt", "Decrypt"):
+    elif request.operation == "Decrypt":
         parameters["encryptionAlgorithm"] = "SYMMETRIC_DEFAULT"
     return parameters
 

@@ -1,7 +1,9 @@
 """A KMS that says what AWS says, where moto does not: the state behind the servers, and what tests turn.
 
-One instance is all of AWS: several accounts, and a server for each region. Its keys, faults, propagation and log are
-open to the tests in its process; customers may also act over the wire, with their own credentials.
+One instance is all of AWS: several accounts (principals.py), and an endpoint for each region. Tests in its process turn
+keys (keys.py), what goes wrong (faults.py) and propagation (lag.py), and read the log (log.py); customers may also act
+over the wire, with their own credentials (administration.py). server.py runs it in the test's loop, process.py apart.
+Not here: grants, tags, automatic rotation, limits of size and number.
 """
 
 import json
@@ -27,11 +29,7 @@ from servers.kms.signatures import Signed, authenticate
 from servers.kms.states import State
 
 _SYMMETRIC = Kind()
-_USES = {
-    "GenerateDataKey": use.generate_data_key,
-    "Encrypt": use.encrypt,
-    "Decrypt": use.decrypt,
-}
+_USES = {"GenerateDataKey": use.generate_data_key, "Decrypt": use.decrypt}
 
 
 class Switch(Protocol):

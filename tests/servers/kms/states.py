@@ -44,19 +44,19 @@ _TRANSIENT = frozenset({State.CREATING, State.UPDATING})
 _SWITCH = PENDING | _TRANSIENT | {State.PENDING_IMPORT}
 # While it is updated, a multi-Region key encrypts and decrypts (UpdatePrimaryRegion).
 _USE = frozenset(State) - {State.ENABLED, State.UPDATING}
+_IDLE = frozenset(State) - {State.ENABLED}
 
 # The states in which each operation is refused; operations that are not here work in every state.
 REFUSED: Mapping[str, frozenset[State]] = MappingProxyType(
     {
         "GenerateDataKey": _USE,
-        "Encrypt": _USE,
         "Decrypt": _USE,
         "EnableKey": _SWITCH,
         "DisableKey": _SWITCH,
         "ScheduleKeyDeletion": PENDING | _TRANSIENT,
         "CancelKeyDeletion": _NOT_PENDING,
-        "RotateKeyOnDemand": frozenset(State) - {State.ENABLED},
-        "ReplicateKey": frozenset(State) - {State.ENABLED},
+        "RotateKeyOnDemand": _IDLE,
+        "ReplicateKey": _IDLE,
         "CreateAlias": PENDING,
         "UpdateAlias": PENDING,
     }

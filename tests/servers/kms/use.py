@@ -10,8 +10,6 @@ from servers.kms.material import key_id_of
 from servers.kms.refusal import Refusal, invalid
 from servers.kms.states import check
 
-_MAX_PLAINTEXT = 4096
-
 
 def generate_data_key(key: Key, body: Mapping[str, Any]) -> dict[str, Any]:
     """https://docs.aws.amazon.com/kms/latest/APIReference/API_GenerateDataKey.html."""
@@ -21,16 +19,6 @@ def generate_data_key(key: Key, body: Mapping[str, Any]) -> dict[str, Any]:
     plaintext = os.urandom(32)
     blob = key.material.encrypt(plaintext, _context(body))
     return {"KeyId": key.arn, "Plaintext": _encoded(plaintext), "CiphertextBlob": _encoded(blob)}
-
-
-def encrypt(key: Key, body: Mapping[str, Any]) -> dict[str, Any]:
-    """https://docs.aws.amazon.com/kms/latest/APIReference/API_Encrypt.html."""
-    _usable(key, "Encrypt")
-    plaintext = b64decode(body["Plaintext"])
-    if not 1 <= len(plaintext) <= _MAX_PLAINTEXT:
-        raise invalid("1 validation error detected: Value at 'plaintext' failed to satisfy constraint")
-    blob = key.material.encrypt(plaintext, _context(body))
-    return {"KeyId": key.arn, "CiphertextBlob": _encoded(blob), "EncryptionAlgorithm": "SYMMETRIC_DEFAULT"}
 
 
 def decrypt(key: Key, body: Mapping[str, Any]) -> dict[str, Any]:
