@@ -1,6 +1,6 @@
 # keystow's tasks. `make` lists them. Each sets up what it needs by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check vectors protos docs requirements clean
+.PHONY: help demo run test check revocation vectors protos docs requirements clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -21,6 +21,9 @@ run: $(READY) ## a server on 127.0.0.1:50051 that keeps its data in ./data
 
 test: $(READY) ## all tests
 	@$(BIN)/python -m pytest
+
+revocation: $(READY) ## a few minutes: how long plaintext flows after a key is disabled, in 100 trials
+	@PYTHONPATH=bench:tests $(BIN)/python -m revocation
 
 vectors: $(READY) ## only the known answers from outside
 	@$(BIN)/python -m pytest tests/vectors

@@ -37,7 +37,7 @@ async def running(data_dir: Path) -> AsyncIterator[tuple[KeystowServer, Server]]
 
 
 async def test_one_line_for_each_rpc(tmp_path: Path) -> None:
-    """Method, code, reason, request id, principal, tenant, bytes each way and time; nothing else, and in order."""
+    """Method, code, reason, request id, principal, tenant, bytes each way and times; nothing else, and in order."""
     async with running(tmp_path) as (process, server):
         await put(server, TENANT, KEY, b"x" * 1000)
         await get(server, TENANT, KEY, offset=100, length=200)
@@ -63,9 +63,19 @@ async def test_one_line_for_each_rpc(tmp_path: Path) -> None:
         ("GetServerInfo", "OK", "", "", 0, 0),
     ]
     for line in lines:
-        assert set(line) == {*columns, "event", "level", "timestamp", "request_id", "principal", "seconds"}
+        assert set(line) == {
+            *columns,
+            "event",
+            "level",
+            "timestamp",
+            "request_id",
+            "principal",
+            "seconds",
+            "last_plaintext",
+        }
         assert line["principal"] == "anonymous"
         assert line["seconds"] >= 0
+        assert bool(line["last_plaintext"]) == (line["bytes_out"] > 0)
     assert len({line["request_id"] for line in lines}) == len(lines)
     for told, line in ((missing, lines[6]), (broken, lines[7])):
         assert told.metadata

@@ -46,6 +46,20 @@ class Bucket:
         source = {"Bucket": self.name, "Key": PREFIX + name}
         self.client.copy_object(Bucket=self.name, Key=PREFIX + name, CopySource=source, StorageClass="GLACIER")
 
+    def completed(self, upload_id: str) -> bytes:
+        """What the parts of an unfinished upload are together: the only way to see them is to complete it."""
+        [upload] = [
+            each
+            for each in self.client.list_multipart_uploads(Bucket=self.name)["Uploads"]
+            if each["UploadId"] == upload_id
+        ]
+        place = {"Bucket": self.name, "Key": upload["Key"], "UploadId": upload_id}
+        parts = [
+            {key: part[key] for key in ("PartNumber", "ETag")} for part in self.client.list_parts(**place)["Parts"]
+        ]
+        self.client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
+        return self.read(upload["Key"].removeprefix(PREFIX))
+
     def unfinished(self) -> Sequence[str]:
         """Multipart uploads under way."""
         listed = self.client.list_multipart_uploads(Bucket=self.name)

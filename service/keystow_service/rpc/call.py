@@ -3,6 +3,7 @@
 import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from keystow_service.model import ANONYMOUS, MAX_KEY_SIZE, Caller
 
@@ -17,6 +18,11 @@ class Call:
     about: dict[str, str] = field(default_factory=dict)  # ErrorInfo metadata that the request itself gives
     bytes_in: int = 0  # plaintext received
     bytes_out: int = 0  # plaintext sent
+    last_plaintext: datetime | None = None  # when some was last handed to the transport
+
+    def hands_out(self) -> None:
+        """Plaintext goes to the transport now."""
+        self.last_plaintext = datetime.now(UTC)
 
     def concerns(self, *, tenant_id: str = "", key: str = "", upload_id: str = "") -> None:
         """Remember what the request names. What is too long to be a name would make its status too large to send."""

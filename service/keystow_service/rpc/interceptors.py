@@ -186,6 +186,7 @@ async def _conduct(
                 tenant_id=call.about.get("tenantId", ""),
                 bytes_in=call.bytes_in,
                 bytes_out=call.bytes_out,
+                last_plaintext=call.last_plaintext.isoformat() if call.last_plaintext else "",
                 seconds=round(time.monotonic() - started, 6),
             )
         if failure is None:

@@ -109,6 +109,8 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         call = current_call.get()
         async with aclosing(self._objects.get(translate.get_command(request))) as pieces:
             async for piece in pieces:
+                if isinstance(piece, Chunk):
+                    call.hands_out()
                 await self._send(context, translate.get_response(piece))
                 if isinstance(piece, Chunk):
                     call.bytes_out += len(piece.data)
@@ -121,6 +123,8 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
                     # Apart from the first chunk: while that waits to be read, no status could be sent (grpc.aio would
                     # send the metadata with it again).
                     await self._expect_client(context)
+                if isinstance(piece, Chunk):
+                    call.hands_out()
                 await self._send(context, translate_export.response(piece, call))
                 if isinstance(piece, Chunk):
                     call.bytes_out += len(piece.data)

@@ -1,0 +1,1 @@
+"""`make revocation`: how long plaintext still flows after a customer has disabled their key."""

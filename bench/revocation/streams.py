@@ -1,0 +1,145 @@
+"""The clients of a trial, each a task that goes on until the service refuses it, and says for what reason."""
+
+import asyncio
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import grpc
+
+from keystow.v1.storage_pb2 import (
+    Chunk,
+    ExportRequest,
+    GetRequest,
+    PutFinish,
+    PutHeader,
+    PutRequest,
+    PutSmallRequest,
+)
+from rpc.wire import told_by
+
+if TYPE_CHECKING:  # this exists for type checkers only
+    from keystow.v1.storage_pb2_grpc import StorageServiceAsyncStub
+
+BIG = "big"
+_PACE = 0.1  # seconds between two chunks of 1 MiB
+_SLOW_PACE = 1.0
+_SMALL = 1_000  # bytes
+
+Client = Callable[[], Coroutine[Any, Any, str]]
+
+
+class Acknowledged(dict[str, bytes]):
+    """Objects that the service has said are stored: keys and contents."""
+
+
+async def _until_refused(step: Callable[[int], Coroutine[Any, Any, None]]) -> str:
+    for number in itertools.count():
+        try:
+            await step(number)
+        except grpc.RpcError as error:
+            told = told_by(error)
+            return told.reason or told.code.name
+    raise AssertionError
+
+
+async def small_puts(storage: "StorageServiceAsyncStub", tenant_id: str, stored: Acknowledged) -> str:
+    """Backups of small objects, one after the other."""
+
+    async def step(number: int) -> None:
+        key, data = f"small/{uuid.uuid4()}", str(number).encode().ljust(_SMALL)
+        await storage.PutSmall(PutSmallRequest(header=_header(tenant_id, key), data=data))
+        stored[key] = data
+        await asyncio.sleep(_PACE)
+
+    return await _until_refused(step)
+
+
+async def endless_put(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
+    """A backup that never comes to its end by itself."""
+
+    async def messages() -> AsyncIterator[PutRequest]:
+        yield PutRequest(header=_header(tenant_id, f"endless/{uuid.uuid4()}"))
+        data = bytes(1 << 20)
+        for number in itertools.count():
+            yield PutRequest(chunk=Chunk(offset=number * len(data), data=data))
+            await asyncio.sleep(_PACE)
+        yield PutRequest(finish=PutFinish())
+
+    async def step(_: int) -> None:
+        async for _response in storage.Put(messages()):
+            pass
+
+    return await _until_refused(step)
+
+
+async def gets(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
+    """Restores, one after the other, at a pace."""
+
+    async def step(_: int) -> None:
+        async for _response in storage.Get(GetRequest(tenant_id=tenant_id, key=BIG)):
+            await asyncio.sleep(_PACE)
+
+    return await _until_refused(step)
+
+
+async def slow_get(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
+    """A restore whose client reads a message a second, and takes little ahead."""
+
+    async def step(_: int) -> None:
+        async for _response in storage.Get(GetRequest(tenant_id=tenant_id, key=BIG)):
+            await asyncio.sleep(_SLOW_PACE)
+
+    return await _until_refused(step)
+
+
+async def unread_get(storage: "StorageServiceAsyncStub", tenant_id: str, switched: asyncio.Event, grace: float) -> str:
+    """A restore whose client stops to read, until long after the switch."""
+
+    async def step(_: int) -> None:
+        stream = aiter(storage.Get(GetRequest(tenant_id=tenant_id, key=BIG)))
+        await anext(stream)
+        await switched.wait()
+        await asyncio.sleep(grace)
+        async for _response in stream:
+            pass
+
+    return await _until_refused(step)
+
+
+async def exports(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
+    """Exports, one after the other, at a pace."""
+
+    async def step(_: int) -> None:
+        async for response in storage.Export(ExportRequest(tenant_id=tenant_id, prefix="")):
+            if response.WhichOneof("message") == "chunk":
+                await asyncio.sleep(_PACE)
+
+    return await _until_refused(step)
+
+
+async def put_whole(storage: "StorageServiceAsyncStub", tenant_id: str, key: str, data: bytes) -> None:
+    """Store one object."""
+
+    async def messages() -> AsyncIterator[PutRequest]:
+        yield PutRequest(header=_header(tenant_id, key))
+        for start in range(0, len(data), 1 << 20):
+            yield PutRequest(chunk=Chunk(offset=start, data=data[start : start + (1 << 20)]))
+        yield PutRequest(finish=PutFinish(size=len(data), crc32c=google_crc32c.value(data)))
+
+    async for _response in storage.Put(messages()):
+        pass
+
+
+async def get_whole(storage: "StorageServiceAsyncStub", tenant_id: str, key: str) -> bytes:
+    """Read one object."""
+    data = bytearray()
+    async for response in storage.Get(GetRequest(tenant_id=tenant_id, key=key)):
+        data += response.chunk.data
+    return bytes(data)
+
+
+def _header(tenant_id: str, key: str) -> PutHeader:
+    return PutHeader(tenant_id=tenant_id, key=key, upload_id=str(uuid.uuid4()))
