@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from client.command import Command
+from client.exporting import Exporting, exporting_server
 from client.relay import Relay
 from client.scripted import ScriptedServer
 from client.secured import Secured, secured_servers
@@ -72,6 +73,13 @@ def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeystowSer
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     """Servers in TLS and in mTLS."""
     with secured_servers(tmp_path_factory.mktemp("secured")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def exporting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporting]:
+    """A server as operators run it, whose exports have many checkpoints."""
+    with exporting_server(tmp_path_factory.mktemp("exporting")) as running:
         yield running
 
 

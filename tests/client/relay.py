@@ -12,14 +12,14 @@ class Relay:
     """Forwards to a port. Each of ``cuts`` resets a connection once the client has "sent" or "got" so many bytes.
 
     A "refused" one is reset at once. One of ``holds``, where there are no cuts, passes nothing more of that direction
-    on instead, until ``let_go`` resets it. ``sent`` counts the bytes of all clients.
+    on instead, until ``let_go`` resets it. ``passed`` counts the bytes of all clients.
     """
 
     def __init__(self, port: int) -> None:
         self.cuts: deque[tuple[str, int]] = deque()
         self.holds: deque[tuple[str, int]] = deque()
         self.connections = 0
-        self.sent = 0
+        self.passed = {"sent": 0, "got": 0}
         self.holding = threading.Event()
         self._let_go = asyncio.Event()
         self._target = port
@@ -72,8 +72,7 @@ class Relay:
             writer.write(data)
             await writer.drain()
             passed += len(data)
-            if direction == "sent":
-                self.sent += len(data)
+            self.passed[direction] += len(data)
             if direction == cut[0] and passed >= cut[1]:
                 break
             if direction == hold[0] and passed >= hold[1]:

@@ -2,18 +2,16 @@
 
 import io
 import os
-import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from client.conftest import PATIENT
-from client.content import names, noise
+from client.content import names
 from client.destinations import KINDS, Pipe, content_of, exported, kinds
+from client.exporting import MEMBERS, OBJECTS, TENANT, Exporting, members_of, registered, without_manifests
 from client.relay import Relay
 from keystow_client import (
     AbortedError,
@@ -22,68 +20,13 @@ from keystow_client import (
     Client,
     ErrorPolicy,
     ExportEntry,
-    KeyManagement,
     KeystowError,
     WriteMode,
 )
 from objects.damage import flip
 from objects.unpackers import files_below, untar_here
-from servers.keystow import KeystowServer, keystow_server
 
 MIB = 1 << 20
-TENANT = "acme"
-# In List's order, with a folder that is an object too.
-OBJECTS = {
-    "a": noise(10),
-    "a/b": noise(3 * MIB, seed=1),
-    "a/c": b"",
-    "b": noise(MIB, seed=2),
-    "c/d": noise(MIB + 1, seed=3),
-    "c/e": noise(2, seed=4),
-    "c/f": noise(2 * MIB, seed=5),
-}
-MEMBERS = {name.replace("a/", "a%/"): data for name, data in OBJECTS.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Exporting:
-    """A server that offers a checkpoint after every few objects, and the uninterrupted archive of TENANT."""
-
-    server: KeystowServer
-    data_dir: Path
-    archive: bytes
-
-    @property
-    def port(self) -> int:
-        """Of the server."""
-        return int(self.server.address.rpartition(":")[2])
-
-
-@pytest.fixture(scope="module")
-def exporting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exporting]:
-    """With OBJECTS."""
-    data_dir = tmp_path_factory.mktemp("exporting")
-    settings = {"KEYSTOW_EXPORT_CHECKPOINT_OBJECTS": "3", "KEYSTOW_EXPORT_CHECKPOINT_BYTES": str(2 * MIB)}
-    with keystow_server(data_dir, settings=settings) as server, Client(server.address) as client:
-        registered(client, TENANT)
-        buffer = io.BytesIO()
-        summary = client.export(TENANT, buffer)
-        assert (summary.object_count, summary.complete) == (len(OBJECTS), True)
-        yield Exporting(server, data_dir, buffer.getvalue())
-
-
-def registered(client: Client, tenant: str) -> None:
-    """A tenant with OBJECTS."""
-    client.register_tenant(tenant, data_center="us", key_management=KeyManagement.PROVIDER, confirm_permanent=True)
-    for key, data in OBJECTS.items():
-        client.put(tenant, key, data)
-
-
-def members_of(archive: bytes) -> dict[str, bytes]:
-    """Of a tar archive, without the manifests, by Python's tarfile."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        files = {member.name: tar.extractfile(member) for member in tar}
-        return {name: file.read() for name, file in files.items() if file and not name.startswith(".keystow/")}
 
 
 def test_an_export_is_what_was_stored(exporting: Exporting, tmp_path: Path) -> None:
@@ -95,8 +38,7 @@ def test_an_export_is_what_was_stored(exporting: Exporting, tmp_path: Path) -> N
     assert (tmp_path / "acme.tar").read_bytes() == exporting.archive
     (tmp_path / "unpacked").mkdir()
     untar_here(tmp_path / "acme.tar", tmp_path / "unpacked")
-    unpacked = files_below(tmp_path / "unpacked")
-    assert {name: data for name, data in unpacked.items() if not name.startswith(".keystow/")} == MEMBERS
+    assert without_manifests(files_below(tmp_path / "unpacked")) == MEMBERS
     assert list(members_of((tmp_path / "some.tar").read_bytes())) == ["c/e", "a"]
 
 
@@ -149,8 +91,7 @@ def test_a_zip_archive_begins_again(exporting: Exporting, tmp_path: Path, kind: 
             client.export(TENANT, dest, archive_format=ArchiveFormat.ZIP)
         assert not relay.cuts
     with zipfile.ZipFile(io.BytesIO(content_of(dest))) as archive:
-        found = {name: archive.read(name) for name in archive.namelist() if not name.startswith(".keystow/")}
-    assert found == MEMBERS
+        assert without_manifests({name: archive.read(name) for name in archive.namelist()}) == MEMBERS
 
 
 @pytest.mark.parametrize("kind", ["path", "pipe"])
@@ -187,8 +128,7 @@ def test_a_damaged_object_is_told_or_ends_the_export(exporting: Exporting, tmp_p
     tenant = "damaged"
     with Client(exporting.server.address) as client:
         registered(client, tenant)
-        stored = sorted((exporting.data_dir / "stores" / "us" / "objects" / tenant).rglob("*"))
-        flip(-200)(next(path for path in stored if path.is_file() and path.stat().st_size > 3 * MIB))
+        flip(-200)(exporting.largest(tenant))
         with pytest.raises(KeystowError) as failure:
             client.export(tenant, tmp_path / "dest")
         assert (failure.value.reason, failure.value.metadata["objectKey"]) == ("OBJECT_TAMPERED", "a/b")

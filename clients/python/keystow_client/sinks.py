@@ -90,7 +90,7 @@ class PathSink:
             self._file.seek(position)
             self._file.truncate()
             return
-        permissions = self._permissions_to_keep()
+        permissions = permissions_to_keep(self._path, overwrite=self._overwrite)
         try:
             self._file = self._temporary.open("xb", buffering=0)
         except OSError as error:  # the temporary name would only confuse
@@ -107,11 +107,7 @@ class PathSink:
         file = self._opened()
         os.fsync(file.fileno())
         file.close()
-        if self._overwrite:
-            self._temporary.replace(self._path)
-        else:
-            self._claim_name()
-        _sync_directory(self._path.parent)
+        publish(self._temporary, self._path, overwrite=self._overwrite)
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -123,34 +119,6 @@ class PathSink:
         if self._file is None:
             raise ValueError("start first")
         return self._file
-
-    def _permissions_to_keep(self) -> int | None:
-        try:
-            existing = self._path.lstat()
-        except FileNotFoundError:
-            return None
-        if stat.S_ISDIR(existing.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
-        if not self._overwrite:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._path))
-        if stat.S_ISREG(existing.st_mode):
-            return stat.S_IMODE(existing.st_mode) & 0o777
-        if not stat.S_ISLNK(existing.st_mode):
-            raise OSError(errno.EINVAL, "Neither a file nor free to become one", str(self._path))
-        return None
-
-    def _claim_name(self) -> None:
-        """Give the file its name only if the name is free, which a rename cannot promise and a hard link can."""
-        try:
-            self._path.hardlink_to(self._temporary)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                raise
-            if os.path.lexists(self._path):  # a file system without hard links: as good as it can do
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._path)) from None
-            self._temporary.rename(self._path)
-        else:
-            self._temporary.unlink()
 
 
 class FileSink:
@@ -201,7 +169,50 @@ def _write_all(file: Writable, data: bytes) -> None:
         rest = memoryview(rest)[written:]
 
 
-def _sync_directory(directory: Path) -> None:
+def permissions_to_keep(path: Path, *, overwrite: bool) -> int | None:
+    """Those of the file that has the name already, if any. Raises OSError where no file can get it.
+
+    FileExistsError if there is one, unless ``overwrite``.
+    """
+    try:
+        existing = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(existing.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not overwrite:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    if stat.S_ISREG(existing.st_mode):
+        return stat.S_IMODE(existing.st_mode) & 0o777
+    if not stat.S_ISLNK(existing.st_mode):
+        raise OSError(errno.EINVAL, "Neither a file nor free to become one", str(path))
+    return None
+
+
+def publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a file that is whole and synced its name. Raises OSError; FileExistsError if the name was taken."""
+    if overwrite:
+        temporary.replace(path)
+    else:
+        _claim(path, temporary)
+    sync_directory(path.parent)
+
+
+def _claim(path: Path, temporary: Path) -> None:
+    """Take the name only if it is free, which a rename cannot promise and a hard link can."""
+    try:
+        path.hardlink_to(temporary)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        if os.path.lexists(path):  # a file system without hard links: as good as it can do
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        temporary.rename(path)
+    else:
+        temporary.unlink()
+
+
+def sync_directory(directory: Path) -> None:
     """Make a new name durable. Only POSIX systems open directories."""
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)

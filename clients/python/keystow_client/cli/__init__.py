@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from keystow_client.cli.exits import EXPLANATION, ExitCode
+from keystow_client.cli.export import export
 from keystow_client.cli.get import get
 from keystow_client.cli.objects import cat, ls, rm, stat
 from keystow_client.cli.options import SharedOptions, with_shared_options
@@ -50,6 +51,7 @@ app.callback()(with_shared_options(_keystow, list(inspect.signature(_keystow).pa
 app.command("put")(put)
 app.command("get")(get)
 app.command("cat")(cat)
+app.command("export")(export)
 app.command("ls")(ls)
 app.command("stat")(stat)
 app.command("rm")(rm)

@@ -5,7 +5,8 @@ from enum import IntEnum
 
 import grpc
 
-from keystow_client.errors import DataLossError, IntegrityError, KeystowError, TransportError
+from keystow_client.cli.state import StateError
+from keystow_client.errors import AbortedError, DataLossError, IntegrityError, KeystowError, TransportError
 
 
 class ExitCode(IntEnum):
@@ -20,6 +21,7 @@ class ExitCode(IntEnum):
     KEY_UNAVAILABLE = 6
     DATA_LOSS = 7
     UNAVAILABLE = 8
+    INCOMPLETE = 9
     INTERRUPTED = 130
     BROKEN_PIPE = 141
     TERMINATED = 143
@@ -36,6 +38,7 @@ Exit codes:
   6  the tenant's KMS key cannot be used (reasons KMS_*)
   7  what is stored, or what arrived, is damaged
   8  the service cannot be reached or is too busy, after all retries
+  9  the archive is whole, but objects that failed are missing from it (export --on-error continue)
 130  interrupted by Ctrl-C (143 by SIGTERM, 141 when the reader of the output went away)
 """
 
@@ -59,7 +62,7 @@ def exit_code(error: Exception) -> ExitCode:
     match error:
         case KeystowError():
             return _of_the_service(error)
-        case FileExistsError():
+        case FileExistsError() | StateError():
             return ExitCode.PRECONDITION
         case ValueError():  # an argument that cannot be sent at all
             return ExitCode.USAGE
@@ -72,6 +75,8 @@ def _of_the_service(error: KeystowError) -> ExitCode:
             return ExitCode.UNAVAILABLE
         case DataLossError() | IntegrityError():
             return ExitCode.DATA_LOSS
+        case AbortedError():  # also where the client itself found out
+            return ExitCode.PRECONDITION
         case _ if error.reason.startswith("KMS_"):
             return ExitCode.KEY_UNAVAILABLE
     return ExitCode.OTHER if error.code is None else _BY_CODE.get(error.code, ExitCode.OTHER)

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from keystow_client.cli.exits import ExitCode, exit_code
 from keystow_client.errors import KeystowError
+from keystow_client.export_models import ExportSummary
 from keystow_client.models import (
     DataCenter,
     KeyCheck,
@@ -24,7 +25,7 @@ from keystow_client.models import (
     Tenant,
 )
 
-Record = ObjectInfo | Tenant | KeyCheck | DataCenter | ServerInfo
+Record = ObjectInfo | Tenant | KeyCheck | DataCenter | ServerInfo | ExportSummary
 
 
 class Output:
@@ -70,6 +71,8 @@ class Output:
         if isinstance(error, KeystowError):
             for violation in error.violations:
                 self._complain(f"  {violation.subject}: {violation.description}")
+        for note in getattr(error, "__notes__", ()):
+            self._complain(f"  {note}")
         return code
 
     def _complain(self, text: str) -> None:
@@ -131,7 +134,7 @@ def describe_failure(error: Exception) -> dict[str, Any]:
 def describe(record: Record) -> dict[str, Any]:
     """A record as JSON has it: names as in the contract, times as RFC 3339, checksums in hexadecimal."""
     described: dict[str, Any] = _plain(asdict(record))
-    if isinstance(record, ObjectInfo):
+    if isinstance(record, ObjectInfo | ExportSummary):
         described["crc32c"] = None if record.crc32c is None else f"{record.crc32c:08x}"
     return described
 

@@ -21,6 +21,7 @@ from keystow_client.allocator import tune_allocator
 from keystow_client.cli.exits import ExitCode
 from keystow_client.cli.options import DEFAULT_RETRY_FOR, SharedOptions, with_shared_options
 from keystow_client.cli.output import Output
+from keystow_client.cli.state import StateError
 from keystow_client.errors import KeystowError
 from keystow_client.retry import RetryPolicy
 
@@ -65,7 +66,7 @@ def _run(function: Command[Any], shared: SharedOptions, arguments: dict[str, Any
         return ExitCode.BROKEN_PIPE
     except typer.BadParameter:
         raise  # Typer shows how the command is used
-    except (KeystowError, OSError, ValueError) as error:
+    except (KeystowError, OSError, ValueError, StateError) as error:
         return output.failure(_subject(function, arguments) if output.as_json else "", error)
     except Exception as error:
         if os.environ.get("KEYSTOW_DEBUG"):

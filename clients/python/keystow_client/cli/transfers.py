@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from keystow_client.cli.exits import ExitCode, combined, stops_everything
 from keystow_client.cli.output import Output, human_size
+from keystow_client.cli.state import StateError
 from keystow_client.errors import KeystowError
 from keystow_client.threads import OwnThread
 
@@ -20,7 +21,7 @@ class SkippedError(Exception):
 
 
 # What may go wrong with one transfer; anything else is a bug.
-FAILURES = (KeystowError, OSError, ValueError, SkippedError)
+FAILURES = (KeystowError, OSError, ValueError, SkippedError, StateError)
 
 
 class _StoppedError(Exception):
