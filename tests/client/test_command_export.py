@@ -286,7 +286,7 @@ def test_what_damage_leaves_out_is_told(exporting: Exporting, keystow: Command) 
 
 def test_a_full_disk_is_no_end(exporting: Exporting, keystow: Command) -> None:
     """It is said in words, and once there is room the export goes on. A limit of the process stands for the disk."""
-    limited = ["bash", "-c", f'ulimit -f {5 * MIB // 1024}; exec "$@"', "bash", KEYSTOW, *EXPORT]
+    limited = ["bash", "-c", f'ulimit -f {5 * MIB // 1024}; exec "$@"', "bash", str(KEYSTOW), *EXPORT]
     done = subprocess.run(limited, cwd=keystow.directory, env=keystow.environment, stderr=PIPE, check=False)
     err = done.stderr
     assert done.returncode == 1
