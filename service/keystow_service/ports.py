@@ -1,6 +1,6 @@
 """What the use cases need from the world. Adapters implement these; tests/contract holds every adapter to them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -80,6 +80,16 @@ class StoredRange:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class UnfinishedUpload:
+    """An upload that is neither committed nor removed."""
+
+    name: str  # of its object; empty where the store does not know it
+    id: str
+    begun: datetime  # by the store's clock
+    dead: bool = False  # whether it is certain that nobody can go on with it, however young it is
+
+
 class Upload(Protocol):
     """One object on its way into the store. Nothing is visible under its name until commit."""
 
@@ -154,7 +164,14 @@ class ObjectStore(Protocol):
         ...
 
     async def discard(self, name: str, upload_id: str) -> None:
-        """Remove every trace of a resumable upload, if there is one. Raises Store… errors."""
+        """Remove every trace of an unfinished upload, if there is one. Raises Store… errors."""
+        ...
+
+    def unfinished(self, prefix: str) -> AsyncGenerator[UnfinishedUpload, None]:
+        """Uploads of objects whose names start with ``prefix``, and those without a name, in any order.
+
+        Uploads that begin or end meanwhile may be among them. Raises Store… errors.
+        """
         ...
 
     async def head(self, name: str) -> StoredObject:

@@ -2,8 +2,9 @@
 
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import boto3  # type: ignore[import-untyped] # boto3 ships no stubs
@@ -12,6 +13,7 @@ import pytest
 from contract.store_place import StoreProfile
 from keystow_service.adapters.s3 import RetryPolicy, S3Options, open_s3
 from keystow_service.ports import ObjectStore
+from servers.beginnings import Beginnings
 from servers.gate import Gate
 from servers.moto import MotoServer
 from servers.s3_proxy import S3Proxy, s3_proxy
@@ -20,7 +22,7 @@ from servers.versitygw import VersitygwServer
 PREFIX = "backups/"
 _PARTS_IN_FLIGHT = 3
 # moto 5.2.5 holds to If-Match and If-None-Match everywhere else that the store sends them.
-_MOTO = StoreProfile(complete_if_match=False, atomic=False)
+_MOTO = StoreProfile(complete_if_match=False, gone_upload=False, atomic=False)
 # A name is a path of its file system.
 _VERSITYGW = StoreProfile(longest_segment=255)
 _AT_ONCE = 64
@@ -42,6 +44,7 @@ class S3Place:
         self.s3 = s3
         self.options = options
         self.bucket = options.bucket
+        self._beginnings = Beginnings(proxy)
 
     def contents(self) -> dict[str, bytes]:
         """Every object in the bucket, whose names all begin with the prefix."""
@@ -64,6 +67,22 @@ class S3Place:
     def hold_parts(self) -> Gate:
         """At the proxy."""
         return self.proxy.hold("UploadPart")
+
+    def hold_beginning(self) -> Gate:
+        """At the proxy."""
+        return self.proxy.hold("CreateMultipartUpload")
+
+    async def settled(self) -> None:
+        """At the proxy."""
+        await self.proxy.idle()
+
+    def another(self) -> AbstractAsyncContextManager[ObjectStore]:
+        """With connections of its own."""
+        return open_s3(self.options)
+
+    def backdate(self, upload_id: str, begun: datetime) -> None:
+        """On the way from moto."""
+        self._beginnings.backdate(upload_id, begun)
 
 
 @asynccontextmanager

@@ -2,7 +2,9 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from keystow_service.ports import Absent, ConditionFailed, ObjectStore, StoredObject, Upload, WriteCondition
@@ -16,6 +18,7 @@ class StoreProfile:
     """What a server does; what it does not is not shown on it, and its tests say so."""
 
     complete_if_match: bool = True  # a multipart commit holds to Matches
+    gone_upload: bool = True  # a part of an upload that is gone is refused by name
     longest_segment: int | None = None  # bytes of a name between two "/", at most
     atomic: bool = True  # conditions hold between requests that come at once; if not, the proxy lines them up
 
@@ -42,6 +45,22 @@ class Place(Protocol):
 
     def hold_parts(self) -> Gate:
         """Have parts wait on their way. Called before an upload's first part."""
+        ...
+
+    def hold_beginning(self) -> Gate:
+        """Have the beginning of the next upload wait on its way."""
+        ...
+
+    async def settled(self) -> None:
+        """Return once all that the store was asked for has been carried out, or refused."""
+        ...
+
+    def another(self) -> AbstractAsyncContextManager[ObjectStore]:
+        """The same store as another process has it."""
+        ...
+
+    def backdate(self, upload_id: str, begun: datetime) -> None:
+        """Have the store know this of a resumable upload."""
         ...
 
 

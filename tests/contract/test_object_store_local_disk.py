@@ -41,11 +41,6 @@ async def main(root, task, *arguments):
         print("ready", flush=True)
         sys.stdin.readline()
         match task:
-            case "hang":
-                upload = store.begin(arguments[0], Absent())
-                await upload.write(bytearray(100_000))
-                print("written", flush=True)
-                sys.stdin.readline()
             case "race":
                 for name in arguments:
                     try:
@@ -99,11 +94,6 @@ def go(process: "subprocess.Popen[str]") -> None:
     process.stdin.flush()
 
 
-def uploads(root: Path) -> list[Path]:
-    """Files of unfinished uploads."""
-    return list((root / ".keystow" / "uploads").iterdir())
-
-
 def entries(directory: Path) -> list[str]:
     """What is in it."""
     return sorted(path.name for path in directory.iterdir())
@@ -134,26 +124,6 @@ async def test_only_the_owner_can_read(tmp_path: Path) -> None:
         await put(store, NAME)
         for path in [root, *root.rglob("*")]:
             assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
-
-
-async def test_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
-    """Opening the store removes the file of a killed process's upload, and not that of a living one's."""
-    async with open_local_store(tmp_path) as store:
-        living = store.begin(NAME, Absent())
-        await living.write(bytearray(_PART))
-        with other_process(str(tmp_path), "hang", NAME) as process:
-            go(process)
-            assert process.stdout is not None
-            assert process.stdout.readline() == "written\n"
-            async with open_local_store(tmp_path):
-                assert len(uploads(tmp_path)) == 2
-            process.kill()
-            process.wait()
-        async with open_local_store(tmp_path):
-            assert len(uploads(tmp_path)) == 1
-        await living.commit(bytearray(b"end"))
-        assert (await store.head(NAME)).size == _PART + 3
-    assert uploads(tmp_path) == []
 
 
 async def test_processes_race(tmp_path: Path) -> None:
@@ -214,14 +184,14 @@ async def test_every_step_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             (bytes_synced, temp), *named = steps
             assert (bytes_synced, temp.parent.name) == ("fsync", "uploads")
             assert named == [
-                ("link", tmp_path / "objects" / "acme" / "_a!"),  # in vain
+                ("rename", tmp_path / "objects" / "acme" / "_a!"),  # in vain
                 ("mkdir", tmp_path / "objects"),
                 ("fsync", tmp_path),
                 ("mkdir", tmp_path / "objects" / "acme"),
                 ("fsync", tmp_path / "objects"),
-                ("link", tmp_path / "objects" / "acme" / "_a!"),
+                ("rename", tmp_path / "objects" / "acme" / "_a!"),
                 ("fsync", tmp_path / "objects" / "acme"),
-                ("remove", temp),
+                ("remove", temp),  # in vain
             ]
             steps.clear()
             etag = (await store.begin("objects/acme/_a!", Matches(etag)).commit(bytearray(b"y"))).etag
@@ -322,7 +292,7 @@ async def test_time_is_that_of_the_commit(tmp_path: Path) -> None:
 
 # --- Watching what the store asks of the system -----------------------------------------------------------------------
 
-_WATCHED: Mapping[str, int] = {"os.mkdir": 0, "os.link": 1, "os.rename": 1, "os.remove": 0, "os.rmdir": 0}
+_WATCHED: Mapping[str, int] = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0}
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from contract.object_store import ObjectStoreContract
+from contract.resumable_uploads import ResumableUploadContract
 from contract.s3_place import S3Place, s3_place
 from servers.moto import MotoServer
 
@@ -16,5 +17,5 @@ async def place(moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         yield made
 
 
-class TestS3Store(ObjectStoreContract):
+class TestS3Store(ObjectStoreContract, ResumableUploadContract):
     """All of it."""

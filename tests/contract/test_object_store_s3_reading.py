@@ -1,5 +1,6 @@
 """How the S3 store reads, lists and deletes when S3 falters, and which of our errors S3's answers become."""
 
+import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from keystow_service.errors import (
     StoreThrottledError,
     StoreUnavailableError,
 )
-from keystow_service.ports import Absent
+from keystow_service.ports import Absent, ConditionFailed
 from servers.moto import MotoServer
 from servers.s3_proxy import Answer, Cut, Fault, Raw, Reset
 
@@ -122,6 +123,42 @@ async def test_list_that_s3_cuts_short(place: S3Place) -> None:
     second = place.proxy.requests[-1].target
     assert "max-keys=3" in second
     assert "start-after=" + quote(PREFIX + names[0], safe="") in second
+
+
+# --- Deletes whose answer is lost -------------------------------------------------------------------------------------
+
+
+async def test_a_delete_whose_answer_is_lost(place: S3Place) -> None:
+    """Sent again, it meets no object any more, which some servers tell as a failed condition: it was our own doing."""
+    stored = await store(place, NAME, b"data")
+    place.proxy.plan("DeleteObject", Reset(forwarded=True), Answer(412, "PreconditionFailed"))
+    await place.store.delete(NAME, etag=stored.etag)
+    assert place.contents() == {}
+
+
+async def test_a_delete_after_which_another_content_stands(place: S3Place) -> None:
+    """Where the answer was lost and another content stands by now, nobody knows who removed the old one."""
+    stored = await store(place, NAME, b"data")
+    gate = place.proxy.hold("DeleteObject")
+    place.proxy.plan("DeleteObject", Reset(), Answer(412, "PreconditionFailed"))
+    deleting = asyncio.create_task(place.store.delete(NAME, etag=stored.etag))
+    await gate.until(1)
+    place.plant(NAME, b"another")
+    gate.open()
+    with pytest.raises(StoreUnavailableError, match="did not say"):
+        await deleting
+    assert place.contents() == {NAME: b"another"}
+
+
+async def test_a_delete_that_came_too_late(place: S3Place) -> None:
+    """A failed condition that nothing precedes, or only what was certainly not carried out, is just that."""
+    stored = await store(place, NAME, b"data")
+    refused = Answer(412, "PreconditionFailed")
+    for faults in ([refused], [Answer(503, "SlowDown"), refused]):
+        place.proxy.plan("DeleteObject", *faults)
+        with pytest.raises(ConditionFailed):
+            await place.store.delete(NAME, etag=stored.etag)
+    assert place.contents() == {NAME: b"data"}
 
 
 # --- S3's answers as our errors ---------------------------------------------------------------------------------------

@@ -5,8 +5,9 @@ one at a time. A fault hits the requests that it is planned for; all others pass
 """
 
 import asyncio
+import re
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
@@ -75,6 +76,7 @@ class S3Proxy:
         self._plans: dict[str, deque[Fault | None]] = {}
         self._always: dict[str, Fault] = {}
         self._gates: dict[str, Gate] = {}
+        self._edits: dict[str, Callable[[bytes], bytes]] = {}
         self._turns = asyncio.Semaphore(at_once)
         self._listener = AsyncExitStack()
         self._changed = asyncio.Condition()
@@ -93,6 +95,10 @@ class S3Proxy:
     def hold(self, operation: str) -> Gate:
         """Have requests of an operation wait before the server."""
         return self._gates.setdefault(operation, Gate())
+
+    def edit(self, operation: str, edit: Callable[[bytes], bytes]) -> None:
+        """Change the server's answers to an operation, head and body."""
+        self._edits[operation] = edit
 
     def count(self, operation: str) -> int:
         """How many requests of an operation have come."""
@@ -179,9 +185,11 @@ class S3Proxy:
                 head = await reader.readuntil(b"\r\n\r\n")
                 headers = _headers(head)
                 bodiless = request.operation == "HeadObject" or head[9:12] in (b"204", b"304")
-                return head + (b"" if bodiless else await _body(reader, headers))
+                answer = head + (b"" if bodiless else await _body(reader, headers))
             finally:
                 await break_off(writer)
+        edit = self._edits.get(request.operation)
+        return answer if edit is None else _measured(edit(answer))
 
 
 @asynccontextmanager
@@ -219,13 +227,20 @@ async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> byt
             return runs
 
 
+def _measured(answer: bytes) -> bytes:
+    """With the length that its body has now."""
+    head, body = answer.split(b"\r\n\r\n", 1)
+    length = b"Content-Length: %d" % len(body)
+    return re.sub(rb"(?i)content-length: [0-9]+", length, head) + b"\r\n\r\n" + body
+
+
 def _operation(method: str, target: str) -> str:
     """S3's name of a path-style request."""
     address = urlsplit(target)
     query = parse_qs(address.query, keep_blank_values=True)
     of_object = "/" in address.path.strip("/")
     if "uploads" in query:
-        return "CreateMultipartUpload"
+        return "CreateMultipartUpload" if method == "POST" else "ListMultipartUploads"
     if "uploadId" in query:
         multipart = {"PUT": "UploadPart", "GET": "ListParts", "POST": "CompleteMultipartUpload"}
         return multipart.get(method, "AbortMultipartUpload")

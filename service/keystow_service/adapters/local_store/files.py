@@ -1,8 +1,8 @@
 """The files of the local store, below one root: objects under their names, everything else in ``.keystow``.
 
-Blocks: every call belongs in a thread. The promises are kept here: an object appears whole or not at all, by one link
-or rename after its bytes are synced; it is durable when its directory is synced too; compare-and-change happens under a
-lock that all processes on the root share.
+Blocks: every call belongs in a thread. The promises are kept here: an object appears whole or not at all, by one rename
+after its bytes are synced, which leaves nothing behind that could become an object again; it is durable when its
+directory is synced too; compare-and-change happens under a lock that all processes on the root share.
 
 Of a new path every directory is synced into its parent by who made it. A commit that finds a directory which another
 process has made, but not yet synced, is durable all the same: journalling file systems write metadata in order, so
@@ -16,7 +16,8 @@ import stat
 import time
 import uuid
 import zlib
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,10 +31,18 @@ from keystow_service.errors import (
     StoreMisconfiguredError,
     StoreUnavailableError,
 )
-from keystow_service.ports import Absent, ConditionFailed, Matches, StoredObject, StoredRange, WriteCondition
+from keystow_service.ports import (
+    Absent,
+    ConditionFailed,
+    Matches,
+    StoredObject,
+    StoredRange,
+    UnfinishedUpload,
+    WriteCondition,
+)
 
 _LOCKS = 256
-_LINK_ATTEMPTS = 100
+_NAMING_ATTEMPTS = 100
 _NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})  # ELOOP: a symbolic link, which is nothing of ours
 
 
@@ -55,17 +64,15 @@ class StoreFiles:
         self._uploads = self.own / "uploads"
 
     def prepare(self) -> None:
-        """Make the directories that are missing, and remove what dead processes left unfinished."""
+        """Make the directories that are missing."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for directory in (self.own, self.locks, self._uploads):
             directory.mkdir(mode=0o700, exist_ok=True)
         sync_directory(self.own)
         sync_directory(self.root)
-        for path in self._uploads.iterdir():
-            _remove_if_orphaned(path)
 
     def create_temp(self) -> TempFile:
-        """A new file for an upload. Another process that starts just now may sweep it before it is locked."""
+        """A new file for an upload. Another process may take it for an orphan before it is locked, and remove it."""
         while True:
             path = self._uploads / uuid.uuid4().hex
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -79,9 +86,24 @@ class StoreFiles:
             os.close(descriptor)
 
     def discard_temp(self, temp: TempFile) -> None:
-        """Remove an upload's file, or the second name of one that was linked; one that was renamed has none left."""
+        """Remove an upload's file; one that has been renamed since is left alone."""
         temp.path.unlink(missing_ok=True)
         os.close(temp.descriptor)
+
+    def orphans(self) -> Iterator[UnfinishedUpload]:
+        """The files whose writers are dead; they began when they were last written to, or before."""
+        for path in self._uploads.iterdir():
+            with suppress(FileNotFoundError), _orphan(path) as descriptor:
+                if descriptor is not None:
+                    written = datetime.fromtimestamp(os.fstat(descriptor).st_mtime, UTC)
+                    yield UnfinishedUpload("", path.name, written, dead=True)
+
+    def remove_orphan(self, upload_id: str) -> None:
+        """Remove such a file, if it is one."""
+        path = self._uploads / upload_id
+        with suppress(FileNotFoundError), _orphan(path) as descriptor:
+            if descriptor is not None:
+                path.unlink(missing_ok=True)
 
     def publish(self, temp: TempFile, name: str, condition: WriteCondition) -> StoredObject:
         """Make a written file the object, durably; the caller discards it next. Raises ConditionFailed."""
@@ -94,12 +116,13 @@ class StoreFiles:
         with self._locked(name):
             match condition:
                 case Absent():
-                    self._link(temp.path, target)
+                    if os.path.lexists(target):
+                        raise ConditionFailed
                 case Matches(etag):
                     standing = _status(target)
                     if standing is None or _etag(standing) != etag:
                         raise ConditionFailed
-                    temp.path.replace(target)
+            self._name(temp.path, target)
             sync_directory(target.parent)
         return stored
 
@@ -170,13 +193,11 @@ class StoreFiles:
     def _locked(self, name: str) -> AbstractContextManager[None]:
         return file_lock(self.locks / f"{zlib.crc32(name.encode()) % _LOCKS:02x}")
 
-    def _link(self, source: Path, target: Path) -> None:
-        """Exclusive create. A delete may prune the directories between their making and the link, so try again."""
-        for _ in range(_LINK_ATTEMPTS):
+    def _name(self, source: Path, target: Path) -> None:
+        """A delete may prune the directories between their making and the rename, so try again."""
+        for _ in range(_NAMING_ATTEMPTS):
             try:
-                target.hardlink_to(source)
-            except FileExistsError:
-                raise ConditionFailed from None
+                source.replace(target)
             except FileNotFoundError:
                 self._make_directories(target.parent)
             else:
@@ -191,7 +212,7 @@ class StoreFiles:
             except FileExistsError:
                 continue
             except FileNotFoundError:
-                return  # pruned again: the link finds out
+                return  # pruned again: the rename finds out
             with suppress(FileNotFoundError):
                 sync_directory(path.parent)
 
@@ -243,16 +264,15 @@ def _unlink_durably(path: Path) -> None:
         os.close(directory)
 
 
-def _remove_if_orphaned(path: Path) -> None:
-    """A file that can be locked has lost its writer: the kernel lets go of a dead process's locks."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return  # its writer has just finished
+@contextmanager
+def _orphan(path: Path) -> Iterator[int | None]:
+    """The file, locked; None if its writer lives: the kernel lets go of a dead process's locks."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
     except BlockingIOError:
-        pass  # its writer lives
+        yield None
+    else:
+        yield descriptor
     finally:
         os.close(descriptor)

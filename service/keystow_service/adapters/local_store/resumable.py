@@ -2,33 +2,38 @@
 
 The journal is what a multipart upload is in S3: it names the durable parts, and who may write.
 
-    owner 16 | begun, seconds u64 | for each part: its id 16 | its size u64
+    owner 16 | begun, seconds u64 | name 1024, padded | for each part: its id 16 | its size u64
 
 A writer owns the upload from its taking over until the next one does. It touches the data only under the journal's
 shared lock and only while it is the owner; taking over, committing and discarding hold the lock alone. So a writer that
 was overtaken, or outlived the commit, changes nothing any more. Taking over first cuts off what the writer was not
 given: what stands after the durable parts is always of one writer.
 
+The data becomes the object by its rename, so a journal without data is what is left of a commit, or of a beginning,
+whose process died. Such an upload is dead, as is one without an owner, whose removal was not finished.
+
 Blocks: every call belongs in a thread.
 """
 
+import fcntl
 import os
 import secrets
 import struct
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from keystow_service.adapters.local_store.files import StoreFiles, TempFile, write_all
 from keystow_service.adapters.posix_files import file_lock, lock, sync_directory
 from keystow_service.envelope.part_chain import PartChain
 from keystow_service.errors import UploadExpiredError, UploadSupersededError
-from keystow_service.ports import StoredObject, WriteCondition
+from keystow_service.ports import Clock, StoredObject, UnfinishedUpload, WriteCondition
 
-_HEAD = struct.Struct(">16sQ")
+_HEAD = struct.Struct(">16sQ1024s")  # no name is longer in S3 either
 _PART = struct.Struct(">16sQ")
 _NOBODY = bytes(16)
 _JOURNAL = ".parts"
@@ -45,11 +50,18 @@ class Writer:
     size: int = 0
 
 
+class _Head(NamedTuple):
+    owner: bytes
+    begun: int
+    padded_name: bytes
+
+
 class ResumableFiles:
     """See the module."""
 
-    def __init__(self, files: StoreFiles) -> None:
+    def __init__(self, files: StoreFiles, clock: Clock) -> None:
         self._files = files
+        self._clock = clock
         self._directory = files.own / "resumable"
 
     def prepare(self) -> None:
@@ -57,31 +69,40 @@ class ResumableFiles:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         sync_directory(self._files.own)
 
-    def reap(self, begun_before: float) -> int:
-        """Remove the uploads that began before this time of day, or were committed; say how many."""
-        reaped = 0
-        for path in self._directory.glob("*" + _JOURNAL):
-            with suppress(UploadExpiredError), self._opened(path.stem, alone=True) as journal:
-                if _read_head(journal)[1] < begun_before or self._committed(path.stem):
-                    self._remove(journal, path.stem)
-                    reaped += 1
-        return reaped
-
-    def begin(self) -> Writer:
-        """A new upload."""
+    def begin(self, name: str) -> Writer:
+        """A new upload of the object ``name``. Its journal appears under its lock, or it would pass for a dead one."""
         writer = Writer(secrets.token_hex(16), secrets.token_bytes(16))
-        with _file(self._journal(writer.upload_id), create=True) as journal:
-            os.pwrite(journal, _HEAD.pack(writer.owner, int(time.time())), 0)
-            os.fsync(journal)
-        with _file(self._data(writer.upload_id), create=True):
-            sync_directory(self._directory)
+        journal = self._files.create_temp()
+        try:
+            begun = int(self._clock.now().timestamp())
+            os.pwrite(journal.descriptor, _HEAD.pack(writer.owner, begun, name.encode()), 0)
+            os.fsync(journal.descriptor)
+            journal.path.rename(self._journal(writer.upload_id))
+            with _file(self._data(writer.upload_id), create=True):
+                sync_directory(self._directory)
+        finally:
+            self._files.discard_temp(journal)
         return writer
+
+    def unfinished(self) -> Iterator[UnfinishedUpload]:
+        """All uploads that are there, in no order. Waits for nobody: who holds an upload's lock is alive."""
+        for path in self._directory.glob("*" + _JOURNAL):
+            with suppress(FileNotFoundError), _file(path) as journal:
+                head = _read_head(journal)
+                try:
+                    fcntl.flock(journal, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    dead = False
+                else:
+                    dead = _read_head(journal).owner == _NOBODY or not self._data(path.stem).exists()
+                name = head.padded_name.rstrip(b"\0").decode()
+                begun = datetime.fromtimestamp(head.begun, UTC)
+                yield UnfinishedUpload(name, path.stem, begun, dead=dead)
 
     def take_over(self, upload_id: str, parts: PartChain) -> Writer:
         """Become the owner after ``parts``. Raises UploadExpiredError, UploadSupersededError."""
         with self._opened(upload_id, alone=True) as journal:
-            if self._committed(upload_id):
-                self._remove(journal, upload_id)
+            if not self._data(upload_id).exists():
                 raise _expired()
             size, found = 0, PartChain()
             for part_id, part_size in _read_parts(journal, parts.count):
@@ -122,7 +143,7 @@ class ResumableFiles:
 
     def discard(self, upload_id: str) -> None:
         """Remove the upload, if there is one."""
-        with suppress(UploadExpiredError), self._opened(upload_id, alone=True) as journal:
+        with suppress(UploadExpiredError), self._locked(upload_id, alone=True) as journal:
             self._remove(journal, upload_id)
 
     def _remove(self, journal: int, upload_id: str) -> None:
@@ -134,12 +155,20 @@ class ResumableFiles:
     @contextmanager
     def _owned(self, writer: Writer, *, alone: bool) -> Iterator[int]:
         with self._opened(writer.upload_id, alone=alone) as journal:
-            if _read_head(journal)[0] != writer.owner:
+            if _read_head(journal).owner != writer.owner:
                 raise _superseded()
             yield journal
 
     @contextmanager
     def _opened(self, upload_id: str, *, alone: bool) -> Iterator[int]:
+        """The journal of an upload that somebody owns, under its lock. Raises UploadExpiredError."""
+        with self._locked(upload_id, alone=alone) as journal:
+            if _read_head(journal).owner == _NOBODY:
+                raise _expired()
+            yield journal
+
+    @contextmanager
+    def _locked(self, upload_id: str, *, alone: bool) -> Iterator[int]:
         """The journal, under its lock. Raises UploadExpiredError."""
         path = self._journal(upload_id)
         with ExitStack() as stack:
@@ -150,16 +179,7 @@ class ResumableFiles:
                 except FileNotFoundError:
                     raise _expired() from None
                 lock(journal, path, shared=not alone)
-            if _read_head(journal)[0] == _NOBODY:
-                raise _expired()
             yield journal
-
-    def _committed(self, upload_id: str) -> bool:
-        """Whether a process died between its commit and removing the upload: the data has become an object."""
-        try:
-            return self._data(upload_id).stat().st_nlink > 1
-        except FileNotFoundError:
-            return True
 
     def _data(self, upload_id: str) -> Path:
         return self._directory / upload_id
@@ -178,11 +198,9 @@ def _file(path: Path, *, create: bool = False) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _read_head(journal: int) -> tuple[bytes, int]:
-    """Owner and time; of a journal that was cut short by a crash, nobody and the beginning of time."""
-    head = os.pread(journal, _HEAD.size, 0)
-    owner, begun = _HEAD.unpack(head.ljust(_HEAD.size, b"\0"))
-    return owner, begun
+def _read_head(journal: int) -> _Head:
+    """Of a journal that was cut short, nobody's, and of the beginning of time."""
+    return _Head(*_HEAD.unpack(os.pread(journal, _HEAD.size, 0).ljust(_HEAD.size, b"\0")))
 
 
 def _read_parts(journal: int, count: int) -> Iterator[tuple[bytes, int]]:

@@ -148,6 +148,7 @@ class S3Fault(Exception):  # noqa: N818 - stays inside this package
         self.verdict = verdict
         self.code = code
         self.error = error
+        self.in_doubt = False  # whether the call was sent before, and perhaps carried out then
 
 
 def read_fault(raised: Exception) -> S3Fault:

@@ -1,7 +1,7 @@
 """The HTTP session under the S3 client.
 
-Two things aiohttp does by default would break promises: it sends a PUT again on its own when the connection breaks,
-and it copies a body as a whole several times on its way to the socket.
+Two things aiohttp does by default would break promises: it sends a PUT or a DELETE again on its own when the connection
+breaks, and it copies a body as a whole several times on its way to the socket.
 """
 
 from copy import copy
@@ -38,11 +38,11 @@ class Body(Payload):
 
 
 class OnceSession(AIOHTTPSession):
-    """Sends the bodies of requests once."""
+    """Sends once what has a body, and what deletes: that gets an empty one."""
 
     async def send(self, request: Any) -> Any:  # the stubs name other types than are passed: AWS…Request and …Response
         """See AIOHTTPSession."""
-        if isinstance(request.body, bytes | bytearray):
+        if isinstance(request.body, bytes | bytearray) or request.method == "DELETE":
             request = copy(request)
-            request.body = Body(request.body)
+            request.body = Body(request.body or b"")
         return await super().send(request)

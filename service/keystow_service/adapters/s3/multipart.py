@@ -14,8 +14,10 @@ from keystow_service.adapters.in_flight import InFlight
 from keystow_service.adapters.s3.bucket import Bucket, meaning, pinned
 from keystow_service.adapters.s3.commit import arguments, commit_answers, expired, superseded
 from keystow_service.adapters.s3.faults import NO_SUCH_UPLOAD, S3Fault
+from keystow_service.adapters.s3.listing import endless
 from keystow_service.adapters.s3.retry import COMPLETE
 from keystow_service.envelope.part_chain import PartChain
+from keystow_service.errors import StoreUnavailableError
 from keystow_service.ports import OutcomeUnknown, PartObserver, StoredObject, WriteCondition
 
 if TYPE_CHECKING:  # the stubs are a development dependency
@@ -152,13 +154,17 @@ class MultipartUpload:
         after = 0
         while True:
             page = await self._page(after)
-            for part in page.get("Parts", []):
+            parts = page.get("Parts", [])
+            for part in parts:
                 if part["PartNumber"] > count:
                     return
                 yield part
-                after = part["PartNumber"]
-            if after >= count or not page.get("IsTruncated"):
+            last = parts[-1]["PartNumber"] if parts else page.get("NextPartNumberMarker", 0)
+            if last >= count or not page.get("IsTruncated"):
                 return
+            if last <= after:
+                raise endless()
+            after = last
 
     async def _page(self, after: int) -> "ListPartsOutputTypeDef":
         with meaning({NO_SUCH_UPLOAD: expired()}):
@@ -195,9 +201,10 @@ async def remove(bucket: Bucket, name: str, upload_id: str) -> None:
                 left = await bucket.repeat(
                     lambda: bucket.client.list_parts(Bucket=bucket.name, Key=key, UploadId=upload_id)
                 )
-                if not left.get("Parts"):
+                if not left.get("Parts") and not left.get("IsTruncated"):
                     return
                 await asyncio.sleep(bucket.retries.delay(attempt))
+            raise StoreUnavailableError("The store goes on having parts of an aborted upload. Abort it again later.")
         except S3Fault as fault:
             if fault.code != NO_SUCH_UPLOAD:
                 raise

@@ -36,12 +36,15 @@ class RetryPolicy:
     async def call(self, send: Callable[[], Awaitable[T]], repeat: Collection[Verdict]) -> T:
         """What ``send`` answers, sent again after failures with a verdict in ``repeat``. Raises S3Fault."""
         give_up = time.monotonic() + self.total
+        in_doubt = False
         for attempt in count(1):
             try:
                 async with asyncio.timeout(self.attempt):
                     return await send()
             except RAISED as raised:
                 fault = read_fault(raised)
+                fault.in_doubt = in_doubt
+            in_doubt = in_doubt or fault.verdict is Verdict.UNKNOWN
             delay = self.delay(attempt, fault)
             if fault.verdict not in repeat or attempt >= self.attempts or time.monotonic() + delay > give_up:
                 raise fault

@@ -1,9 +1,10 @@
 """The ObjectStore port over one S3 bucket."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from datetime import UTC
-from typing import TypedDict
 
+from keystow_service.adapters.s3 import listing
 from keystow_service.adapters.s3.bucket import Bucket, meaning, pinned
 from keystow_service.adapters.s3.faults import (
     INVALID_OBJECT_STATE,
@@ -16,14 +17,21 @@ from keystow_service.adapters.s3.multipart import MultipartUpload, create, remov
 from keystow_service.adapters.s3.reading import RangedRead
 from keystow_service.adapters.s3.upload import S3Upload
 from keystow_service.envelope.part_chain import PartChain
-from keystow_service.errors import ObjectArchivedError, ObjectChangedError, ObjectNotFoundError
-from keystow_service.ports import ConditionFailed, PartObserver, StoredObject, StoredRange, Upload, WriteCondition
-
-_MAX_KEYS = 1000  # of one ListObjectsV2
-
-
-class _After(TypedDict, total=False):
-    StartAfter: str
+from keystow_service.errors import (
+    ObjectArchivedError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    StoreUnavailableError,
+)
+from keystow_service.ports import (
+    ConditionFailed,
+    PartObserver,
+    StoredObject,
+    StoredRange,
+    UnfinishedUpload,
+    Upload,
+    WriteCondition,
+)
 
 
 class S3Store:
@@ -53,6 +61,10 @@ class S3Store:
     async def discard(self, name: str, upload_id: str) -> None:
         """See the port."""
         await remove(self._bucket, name, upload_id)
+
+    def unfinished(self, prefix: str) -> AsyncGenerator[UnfinishedUpload, None]:
+        """See the port."""
+        return listing.uploads(self._bucket, prefix)
 
     async def head(self, name: str) -> StoredObject:
         """See the port.
@@ -89,14 +101,7 @@ class S3Store:
 
     async def list(self, prefix: str, *, start_after: str = "", limit: int) -> Sequence[StoredObject]:
         """See the port."""
-        found: list[StoredObject] = []
-        while len(found) < limit:
-            page, more = await self._page(prefix, start_after, min(limit - len(found), _MAX_KEYS))
-            found.extend(page)
-            if not more or not page:
-                break
-            start_after = page[-1].name
-        return found
+        return await listing.objects(self._bucket, prefix, start_after, limit)
 
     async def delete(self, name: str, *, etag: str | None = None) -> None:
         """See the port. S3's own delete does not say whether there was anything."""
@@ -111,8 +116,18 @@ class S3Store:
                     )
                 )
             except S3Fault as fault:
-                if fault.code != NO_SUCH_KEY:  # gone since: by another delete, or by ours, whose answer was lost
+                if fault.code == PRECONDITION_FAILED and fault.in_doubt:
+                    await self._require_gone(name)
+                elif fault.code != NO_SUCH_KEY:  # gone since: by another delete, or by ours, whose answer was lost
                     raise
+
+    async def _require_gone(self, name: str) -> None:
+        """After a delete whose answer was lost, and which met another content, or none, when it was sent again."""
+        with suppress(ObjectNotFoundError):
+            await self.head(name)
+            raise StoreUnavailableError(
+                "The store did not say whether it deleted the object, and another content has its name by now. Stat it."
+            )
 
     async def _head(self, name: str) -> StoredObject:
         """Of an object that is known to be there."""
@@ -120,26 +135,6 @@ class S3Store:
             lambda: self._bucket.client.head_object(Bucket=self._bucket.name, Key=self._bucket.key(name))
         )
         return StoredObject(name, answer["ETag"], answer["ContentLength"], answer["LastModified"].astimezone(UTC))
-
-    async def _page(self, prefix: str, start_after: str, limit: int) -> tuple[Sequence[StoredObject], bool]:
-        """One ListObjectsV2: objects, and whether there may be more."""
-        after: _After = {"StartAfter": self._bucket.key(start_after)} if start_after else {}
-        with meaning({}):
-            answer = await self._bucket.repeat(
-                lambda: self._bucket.client.list_objects_v2(
-                    Bucket=self._bucket.name, Prefix=self._bucket.key(prefix), MaxKeys=limit, **after
-                )
-            )
-        page = [
-            StoredObject(
-                entry["Key"].removeprefix(self._bucket.prefix),
-                entry["ETag"],
-                entry["Size"],
-                entry["LastModified"].astimezone(UTC),
-            )
-            for entry in answer.get("Contents", [])
-        ]
-        return page, answer["IsTruncated"]
 
 
 def _not_found() -> ObjectNotFoundError:
