@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from random import SystemRandom
 
@@ -35,9 +35,12 @@ from keystow_service.objects.delete import DeleteObject
 from keystow_service.objects.export.export import ExportObjects
 from keystow_service.objects.export.run import ExportPolicy
 from keystow_service.objects.get import GetObject
+from keystow_service.objects.leaving import Leaving
 from keystow_service.objects.list import ListObjects
 from keystow_service.objects.opening import ObjectOpening
 from keystow_service.objects.put import PutObject
+from keystow_service.objects.reap import ReapUploads
+from keystow_service.objects.reaping import Reaping
 from keystow_service.objects.resume import AbortPut, ResumePut
 from keystow_service.objects.standing import RepeatedPut
 from keystow_service.objects.stat import StatObject
@@ -67,15 +70,16 @@ class StartError(Exception):
 
 
 @asynccontextmanager
-async def open_server(settings: Settings) -> AsyncIterator[str]:
+async def open_server(settings: Settings, clock: Clock | None = None) -> AsyncIterator[str]:
     """Serve while the block runs; gives the address that clients connect to. Then drain, and close everything.
 
     Raises StartError.
     """
+    clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         try:
             tls = WatchedTlsFiles(settings.tls_files) if settings.tls_files else None
-            storage, tenants = await _open_services(settings, stack)
+            storage, tenants = await _open_services(settings, clock, stack)
         except (KeystowError, KeyringError, TlsFilesError) as error:
             raise StartError(str(error)) from None
         except OSError as error:
@@ -98,8 +102,27 @@ async def open_server(settings: Settings) -> AsyncIterator[str]:
             await server.stop(_STOP_GRACE)
 
 
-async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[StorageService, TenantService]:
-    clock = SystemClock()
+def open_store(settings: Settings, data_center: str, clock: Clock) -> AbstractAsyncContextManager[ObjectStore]:
+    """Where a data centre's objects are. Entering it raises Store… errors."""
+    place = settings.data_centers[data_center]
+    if place.bucket is None:
+        root = settings.store_path(data_center)
+        return open_local_store(root, parts_in_flight=settings.parts_in_flight, clock=clock)
+    options = S3Options(
+        bucket=place.bucket,
+        region=place.region,
+        endpoint=place.s3_endpoint,
+        prefix=place.prefix,
+        parts_in_flight=settings.parts_in_flight,
+        checksums=place.s3_checksums,
+        confirm_complete=place.s3_endpoint is not None,
+    )
+    return open_s3(options)
+
+
+async def _open_services(
+    settings: Settings, clock: Clock, stack: AsyncExitStack
+) -> tuple[StorageService, TenantService]:
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = await stack.enter_async_context(open_registry(settings.registry_in_force()))
     registry = CachedRegistry(database, ttl=_REGISTRY_CACHE_TTL, clock=clock)
@@ -122,8 +145,9 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
     opening = ObjectOpening(sites, keys)
     put_policy = PutPolicy(settings.deployment_id, settings.max_object_size, settings.parts_in_flight)
     repeated = RepeatedPut(opening)
-    transfer = Transfer(repeated, clock, put_policy)
-    stack.push_async_callback(transfer.aclose)
+    leaving = Leaving()
+    stack.push_async_callback(leaving.aclose)
+    transfer = Transfer(repeated, leaving, clock, put_policy)
     listing = ListObjects(registry, sites)
     export_policy = ExportPolicy(
         checkpoint_objects=settings.export_checkpoint_objects,
@@ -131,7 +155,7 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
         blocks_in_flight=settings.parts_in_flight,
     )
     objects = ObjectUseCases(
-        put=PutObject(registry, sites, keys, repeated, budget, clock, transfer, put_policy),
+        put=PutObject(registry, sites, keys, repeated, budget, clock, transfer, leaving, put_policy),
         resume=ResumePut(registry, sites, keys, repeated, budget, clock, transfer, put_policy),
         abort_put=AbortPut(registry, sites, keys),
         get=GetObject(registry, opening, budget, blocks_in_flight=settings.parts_in_flight),
@@ -140,6 +164,10 @@ async def _open_services(settings: Settings, stack: AsyncExitStack) -> tuple[Sto
         list=listing,
         delete=DeleteObject(registry, sites),
     )
+    if settings.reap_interval:
+        reaping = Reaping(ReapUploads(clock), settings.reap_interval)
+        for name, site in sites.items():
+            await stack.enter_async_context(_in_background(reaping.run(name, site.store)))
     limits = Limits(version("keystow-service"), settings.max_object_size, settings.stall_timeout)
     tenants = TenantService(
         RegisterTenant(sites, registry, settings.deployment_id, clock),
@@ -164,7 +192,9 @@ async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[Non
 
 async def _open_sites(settings: Settings, registry: TenantRegistry, clock: Clock, stack: AsyncExitStack) -> Sites:
     """Every data centre: its store and its keys, each on this machine or elsewhere."""
-    stores = {name: await _open_store(name, place, settings, stack) for name, place in settings.data_centers.items()}
+    stores = {
+        name: await stack.enter_async_context(open_store(settings, name, clock)) for name in settings.data_centers
+    }
     under_keyring = [stores[name] for name, place in settings.data_centers.items() if place.provider_key_arn is None]
     if under_keyring:
         await refuse_lost_keyring(settings.keyring_path, under_keyring, registry)
@@ -174,22 +204,6 @@ async def _open_sites(settings: Settings, registry: TenantRegistry, clock: Clock
         keys, provider_key = await _open_keys(place, settings, clock, stack)
         sites[name] = Site(data_center, stores[name], keys, provider_key)
     return sites
-
-
-async def _open_store(name: str, place: DataCenterSettings, settings: Settings, stack: AsyncExitStack) -> ObjectStore:
-    if place.bucket is None:
-        root = settings.data_dir / "stores" / name
-        return await stack.enter_async_context(open_local_store(root, parts_in_flight=settings.parts_in_flight))
-    options = S3Options(
-        bucket=place.bucket,
-        region=place.region,
-        endpoint=place.s3_endpoint,
-        prefix=place.prefix,
-        parts_in_flight=settings.parts_in_flight,
-        checksums=place.s3_checksums,
-        confirm_complete=place.s3_endpoint is not None,
-    )
-    return await stack.enter_async_context(open_s3(options))
 
 
 async def _open_keys(

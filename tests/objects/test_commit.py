@@ -30,6 +30,7 @@ from keystow_service.model import (
 )
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, Finish, PutCommand
+from keystow_service.objects.leaving import Leaving
 from keystow_service.objects.names import object_name
 from keystow_service.objects.opening import ObjectOpening
 from keystow_service.objects.put import PutObject
@@ -110,10 +111,11 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         keys = DataKeys(sites, "test", clock, LeasePolicy(), KeyHealthBook(clock, lambda *_: None))
         repeated = RepeatedPut(ObjectOpening(sites, keys))
         policy = PutPolicy("test", max_object_size=GIB, parts_in_flight=2, commit_pause=0)
-        transfer = Transfer(repeated, clock, policy)
-        put = PutObject(registry, sites, keys, repeated, BufferBudget(GIB, 0), clock, transfer, policy)
+        leaving = Leaving()
+        transfer = Transfer(repeated, leaving, clock, policy)
+        put = PutObject(registry, sites, keys, repeated, BufferBudget(GIB, 0), clock, transfer, leaving, policy)
         yield World(put, lossy, clock, lambda: admin.disable(arn))
-        await transfer.aclose()
+        await leaving.aclose()
         await keys.aclose()
 
 

@@ -76,11 +76,6 @@ class ResumePoints:
         self._state = state
         self._announce()
 
-    def require_time(self, now: datetime) -> None:
-        """Raises UploadExpiredError once the tokens are worth nothing."""
-        if now >= self._expire_time:
-            raise expired()
-
     def handing_over(self, end: Tally) -> None:
         """The next part goes to the store; ``end`` is of all segments up to its end."""
         self._ends.append(end)
@@ -102,6 +97,9 @@ class ResumePoints:
             self._latest.publish(Progress(self._state.tally.size, token, self._expire_time))
 
 
-def expired() -> UploadExpiredError:
-    """The upload's time is over."""
-    return UploadExpiredError(f"An upload must end within {UPLOAD_LIFETIME.days} days of its beginning. Begin again.")
+def require_time(begun: datetime, now: datetime) -> None:
+    """Raises UploadExpiredError once the time of an upload that began then is over."""
+    if now >= begun + UPLOAD_LIFETIME:
+        raise UploadExpiredError(
+            f"An upload must end within {UPLOAD_LIFETIME.days} days of its beginning. Begin again."
+        )

@@ -13,6 +13,7 @@ from keystow_service.model import ObjectInfo
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode
 from keystow_service.objects.intake import Intake
+from keystow_service.objects.leaving import Leaving
 from keystow_service.objects.names import object_name
 from keystow_service.objects.progress import UPLOAD_LIFETIME, LatestProgress, ResumePoints
 from keystow_service.objects.standing import RepeatedPut, Standing, look
@@ -42,6 +43,7 @@ class PutObject:
         budget: BufferBudget,
         clock: Clock,
         transfer: Transfer,
+        leaving: Leaving,
         policy: PutPolicy,
     ) -> None:
         self._registry = registry
@@ -51,6 +53,7 @@ class PutObject:
         self._budget = budget
         self._clock = clock
         self._transfer = transfer
+        self._leaving = leaving
         self._policy = policy
 
     async def __call__(
@@ -89,7 +92,7 @@ class PutObject:
                 stream = Stream(command, tenant, store, core, held, writer, intake, upload, upload.abort)
             else:
                 points = ResumePoints(writer.front, held, core.create_time + UPLOAD_LIFETIME, progress)
-                resumable = await store.begin_resumable(name, condition, points.durable)
+                resumable = await self._leaving.begin(store, name, condition, points.durable)
                 replaces = condition.etag if isinstance(condition, Matches) else None
                 points.begin(ResumeState(resumable.id, command.size, command.mode.value, replaces))
                 stream = Stream(command, tenant, store, core, held, writer, intake, resumable, resumable.stop, points)

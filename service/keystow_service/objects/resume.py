@@ -19,7 +19,7 @@ from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode
 from keystow_service.objects.intake import Intake
 from keystow_service.objects.names import object_name
-from keystow_service.objects.progress import UPLOAD_LIFETIME, LatestProgress, Progress, ResumePoints
+from keystow_service.objects.progress import UPLOAD_LIFETIME, LatestProgress, Progress, ResumePoints, require_time
 from keystow_service.objects.standing import RepeatedPut, look
 from keystow_service.objects.transfer import PutPolicy, Stream, Transfer
 from keystow_service.ports import Absent, Clock, Matches, Sites, TenantRegistry, site_of
@@ -77,8 +77,8 @@ class ResumePut:
         if standing is not None and standing.written_by(put):
             progress.publish(Progress(state.tally.size, command.token, expire_time))  # the client may wait for one
             return await self._repeated.answer(tenant, store, standing, put, intake, content)
+        require_time(core.create_time, self._clock.now())
         points = ResumePoints(token.stored_front, held, expire_time, progress)
-        points.require_time(self._clock.now())
         plan = PartPlan(V1, put.size)
         parts = state.parts.count
         writer = continue_object(

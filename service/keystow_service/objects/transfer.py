@@ -9,8 +9,6 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-import structlog
-
 from keystow_service.envelope.header import Core
 from keystow_service.envelope.layout import MIN_PART_SIZE
 from keystow_service.envelope.writer import PartWriter
@@ -27,7 +25,8 @@ from keystow_service.model import ObjectInfo, Tenant
 from keystow_service.objects.budget import Reservation
 from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode
 from keystow_service.objects.intake import Intake
-from keystow_service.objects.progress import ResumePoints
+from keystow_service.objects.leaving import Leaving
+from keystow_service.objects.progress import ResumePoints, require_time
 from keystow_service.objects.standing import RepeatedPut, Standing, look
 from keystow_service.ports import (
     Clock,
@@ -39,10 +38,7 @@ from keystow_service.ports import (
     Upload,
 )
 
-log = structlog.get_logger(__name__)
-
 _COMMIT_ATTEMPTS = 4
-_LEAVE_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +74,11 @@ class Stream:
 class Transfer:
     """See the module."""
 
-    def __init__(self, repeated: RepeatedPut, clock: Clock, policy: PutPolicy) -> None:
+    def __init__(self, repeated: RepeatedPut, leaving: Leaving, clock: Clock, policy: PutPolicy) -> None:
         self._repeated = repeated
+        self._leaving = leaving
         self._clock = clock
         self._policy = policy
-        self._leaving: set[asyncio.Task[None]] = set()
 
     async def __call__(
         self,
@@ -102,14 +98,10 @@ class Transfer:
             committed = await self._commit(stream, stream.writer.finish(stream.intake.sha256))
         finally:
             if not isinstance(committed, StoredObject):
-                await self._leave(stream)
+                await self._leaving.leave(stream.leave)
         if isinstance(committed, StoredObject):
             return _info(stream, committed)
         return await self._repeated.confirm(stream.tenant, stream.store, committed, stream.command, stream.intake)
-
-    async def aclose(self) -> None:
-        """Wait for the uploads that are being left."""
-        await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _fill(
         self,
@@ -121,6 +113,7 @@ class Transfer:
         intake, writer, points = stream.intake, stream.writer, stream.points
         part_size = 0
         async for message in content:
+            require_time(stream.core.create_time, self._clock.now())
             if isinstance(message, Finish):
                 intake.finish(message)
                 return
@@ -132,7 +125,6 @@ class Transfer:
                         part_size = len(part)
                         reservation.resize(self._policy.buffers(part_size))
                     if points is not None:
-                        points.require_time(self._clock.now())
                         points.handing_over(writer.tally)
                     await stream.upload.write(part)
                 await stream.held.hold()
@@ -168,25 +160,6 @@ class Transfer:
             "The store did not say whether the object was committed. Repeat the Put with its upload_id: "
             "it answers what stands, or stores the object."
         )
-
-    async def _leave(self, stream: Stream) -> None:
-        """End what was begun, also while this very task is being cancelled, but not for ever.
-
-        Of an upload that cannot be resumed nothing stays; from the first token on, only AbortPut and the reaper may
-        remove one that can.
-        """
-
-        async def leave() -> None:
-            try:
-                async with asyncio.timeout(_LEAVE_TIMEOUT):
-                    await stream.leave()
-            except Exception as error:  # noqa: BLE001 - it must not stand in the place of what ended the Put
-                log.warning("upload_not_aborted", reason=getattr(error, "reason", type(error).__name__))
-
-        task = asyncio.create_task(leave())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-        await asyncio.shield(task)
 
 
 def conflict(command: PutCommand) -> KeystowError:
