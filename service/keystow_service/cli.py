@@ -9,7 +9,7 @@ from importlib.metadata import version
 import structlog
 import typer
 
-from keystow_service import allocator, cli_health, cli_keys, cli_tenants, log
+from keystow_service import allocator, cli_health, cli_keys, cli_reap, cli_tenants, log
 from keystow_service.adapters.tls_files import TlsFilesError, read_tls_files
 from keystow_service.cli_config import ConfigOption, refuse, settings_in_force
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.add_typer(cli_keys.keys, name="keys")
 app.add_typer(cli_tenants.tenants, name="tenants")
 app.command()(cli_health.health)
+app.command()(cli_reap.reap)
 
 EXIT_FAILURE = 1
 

@@ -156,6 +156,8 @@ class Settings(BaseSettings):
     max_calls: Annotated[int, Field(ge=1)] = 512
     stall_timeout: Annotated[float, Field(gt=0)] = 60.0
     drain_timeout: Annotated[float, Field(ge=0)] = 30.0
+    # From one look for unfinished uploads that are too old to the next, on average. 0: only the command reap looks.
+    reap_interval: Annotated[float, Field(ge=0, le=86_400)] = 6 * 3600.0
 
     log_format: LogFormat = LogFormat.JSON
 
@@ -189,6 +191,10 @@ class Settings(BaseSettings):
                 "or set listen_insecurely_beyond_loopback = true if the network protects the port"
             )
         return self
+
+    def store_path(self, data_center: str) -> Path:
+        """Of a data centre's objects, unless it has a bucket."""
+        return self.data_dir / "stores" / data_center
 
     @property
     def lease_refresh_in_force(self) -> float:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from contract.object_store import ObjectStoreContract
+from contract.resumable_uploads import ResumableUploadContract
 from contract.s3_place import S3Place, s3_place
 from contract.store_place import NAME, content, parts, store
 from keystow_service.errors import StoreMisconfiguredError, UploadExpiredError
@@ -20,7 +21,7 @@ async def place(versitygw: VersitygwServer, monkeypatch: pytest.MonkeyPatch) -> 
         yield made
 
 
-class TestVersitygw(ObjectStoreContract):
+class TestVersitygw(ObjectStoreContract, ResumableUploadContract):
     """All of it."""
 
 

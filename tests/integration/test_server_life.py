@@ -107,7 +107,7 @@ async def test_a_killed_server(tmp_path: Path) -> None:
         assert (told.code, told.reason) == (grpc.StatusCode.UNAVAILABLE, "")
         assert server.unfinished() != []
     async with running(tmp_path) as (_, server):
-        assert server.unfinished() == []
+        await until(lambda: server.unfinished() == [])
         assert (await get(server, TENANT, "acknowledged")).data == DATA
         assert (await failure(get(server, TENANT, "running"))).reason == "OBJECT_NOT_FOUND"
         await put(server, TENANT, "running", DATA)

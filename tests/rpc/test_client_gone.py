@@ -5,7 +5,7 @@ The store here swallows the cancellation, so that the second is what each of the
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from keystow.v1.storage_pb2 import GetRequest
 from keystow_service import app
 from keystow_service.adapters.local_store import open_local_store
-from keystow_service.ports import ObjectStore, StoredObject, StoredRange, Upload, WriteCondition
+from keystow_service.ports import ObjectStore, StoredObject, StoredRange, UnfinishedUpload, Upload, WriteCondition
 from rpc.wire import TIMEOUT, chunk, get, header, put, until
 from servers.in_process import Server, register, serving
 
@@ -45,6 +45,9 @@ class DeafStore:
 
     def begin(self, name: str, condition: WriteCondition) -> Upload:
         return self._store.begin(name, condition)
+
+    def unfinished(self, prefix: str) -> AsyncGenerator[UnfinishedUpload, None]:
+        return self._store.unfinished(prefix)
 
     async def head(self, name: str) -> StoredObject:
         return await self._store.head(name)

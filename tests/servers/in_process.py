@@ -18,6 +18,7 @@ import pytest_asyncio
 from keystow.v1 import storage_pb2_grpc, tenants_pb2_grpc
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_PROVIDER, RegisterTenantRequest
 from keystow_service.app import open_server
+from keystow_service.ports import Clock
 from keystow_service.settings import Settings
 
 if TYPE_CHECKING:  # these exist for type checkers only
@@ -60,10 +61,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, **settings: Any) -> AsyncIterator[Server]:
+async def serving(data_dir: Path, clock: Clock | None = None, /, **settings: Any) -> AsyncIterator[Server]:
     """Serve over ``data_dir`` on a free loopback port while the block runs. ``settings`` as in Settings."""
     choice = Settings(**{"listen": "127.0.0.1:0", "data_dir": data_dir, **settings})
-    async with open_server(choice) as address, attached(address, data_dir) as running:
+    async with open_server(choice, clock) as address, attached(address, data_dir) as running:
         yield running
 
 

@@ -50,6 +50,13 @@ def key_of(tenant_id: TenantId, name: str) -> ObjectKey | None:
         return None
 
 
+def owner_of(name: str) -> tuple[TenantId, ObjectKey] | None:
+    """Whose object has this name; None for a name that keystow gives to none."""
+    tenant_id = TenantId(name.removeprefix(ALL_OBJECTS).partition("/")[0])
+    key = key_of(tenant_id, name)
+    return None if key is None else (tenant_id, key)
+
+
 def _escape(text: str, field: str) -> str:
     try:
         quoted = quote(text, safe="/", errors="strict")
