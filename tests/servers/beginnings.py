@@ -1,4 +1,4 @@
-"""When multipart uploads began, told on the way from moto, which says 2010 of every one."""
+"""When multipart uploads began, told on the way from the server: moto says 2010 of every one."""
 
 import re
 from datetime import UTC, datetime
@@ -24,8 +24,11 @@ class Beginnings:
         return answer
 
     def _tell(self, answer: bytes) -> bytes:
-        for upload_id, begun in self._begun.items():
-            entry = rb"(<UploadId>%b</UploadId>.*?<Initiated>)[^<]+" % re.escape(upload_id.encode())
-            told = f"{begun:%Y-%m-%dT%H:%M:%S.000Z}".encode()
-            answer = re.sub(entry, rb"\g<1>%b" % told, answer, flags=re.DOTALL)
-        return answer
+        return re.sub(rb"<Upload>.*?</Upload>", self._dated, answer, flags=re.DOTALL)
+
+    def _dated(self, entry: re.Match[bytes]) -> bytes:
+        upload_id = re.search(rb"<UploadId>([^<]+)<", entry[0])
+        begun = self._begun.get(upload_id[1].decode()) if upload_id else None
+        if begun is None:
+            return entry[0]
+        return re.sub(rb"<Initiated>[^<]+", f"<Initiated>{begun:%Y-%m-%dT%H:%M:%S.000Z}".encode(), entry[0])
