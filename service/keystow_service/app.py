@@ -23,11 +23,12 @@ from keystow_service.adapters.root_key import KeyringError
 from keystow_service.adapters.s3 import S3Options, open_s3
 from keystow_service.adapters.tls_files import TlsFilesError, WatchedTlsFiles
 from keystow_service.errors import KeystowError
+from keystow_service.keys.checks import KeyChecks
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
 from keystow_service.keys.lease import LeasePolicy
-from keystow_service.keys.onboarding import RegisterTenant
+from keystow_service.keys.onboarding import CheckKey, RegisterTenant
 from keystow_service.keys.probing import KeyProber, ProbePolicy
 from keystow_service.model import MIB, DataCenter, KeyArn
 from keystow_service.objects.budget import BufferBudget
@@ -169,8 +170,12 @@ async def _open_services(
         for name, site in sites.items():
             await stack.enter_async_context(_in_background(reaping.run(name, site.store)))
     limits = Limits(version("keystow-service"), settings.max_object_size, settings.stall_timeout)
+    checks = KeyChecks(
+        sites, registry, settings.deployment_id, allow_broad_key_policies=settings.allow_broad_key_policies
+    )
     tenants = TenantService(
-        RegisterTenant(sites, registry, settings.deployment_id, clock),
+        RegisterTenant(sites, registry, checks, settings.deployment_id, clock),
+        CheckKey(sites, checks),
         registry,
         KeyHealthView(key_health, database.key_health),
         [site.data_center for site in sites.values()],

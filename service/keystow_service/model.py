@@ -108,6 +108,16 @@ class KeyState(Enum):
     ACCESS_DENIED = "ACCESS_DENIED"
 
 
+class KeyOrigin(Enum):
+    """Where a KMS key's material comes from; values as in KMS DescribeKey."""
+
+    AWS_KMS = "AWS_KMS"
+    EXTERNAL = "EXTERNAL"  # imported
+    AWS_CLOUDHSM = "AWS_CLOUDHSM"
+    EXTERNAL_KEY_STORE = "EXTERNAL_KEY_STORE"
+    OTHER = "OTHER"  # what this release has never heard of
+
+
 @dataclass(frozen=True, slots=True)
 class KeyDescription:
     """What KMS DescribeKey says of a key that exists."""
@@ -116,6 +126,9 @@ class KeyDescription:
     state: KeyState
     customer_managed: bool
     symmetric_encryption: bool  # KeySpec SYMMETRIC_DEFAULT and KeyUsage ENCRYPT_DECRYPT
+    origin: KeyOrigin
+    multi_region: bool
+    valid_to: datetime | None = None  # when imported material expires
     deletion_time: datetime | None = None
     request_id: str = ""  # as DataKey's
 

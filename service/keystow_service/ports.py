@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from keystow_service.envelope.part_chain import PartChain
-from keystow_service.errors import StoreMisconfiguredError
+from keystow_service.errors import RequestInvalidError, StoreMisconfiguredError, Violation
 from keystow_service.model import (
     DataCenter,
     DataKey,
@@ -287,6 +287,15 @@ class Site:
 
 
 Sites: TypeAlias = Mapping[str, Site]
+
+
+def chosen_site(sites: Sites, name: str) -> Site:
+    """The data centre that a request names. Raises RequestInvalidError."""
+    site = sites.get(name)
+    if site is None:
+        rule = f"must be one of {', '.join(sorted(sites))}"
+        raise RequestInvalidError(f"data_center {rule}.", violations=[Violation("data_center", rule)])
+    return site
 
 
 def site_of(sites: Sites, tenant: Tenant) -> Site:

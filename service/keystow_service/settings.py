@@ -134,6 +134,8 @@ class Settings(BaseSettings):
     # sqlite+aiosqlite:///FILE (by default registry.db in data_dir), or postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE.
     registry_url: SecretStr | None = None
     data_centers: dict[Name, DataCenterSettings] = Field(default_factory=lambda: dict(_this_machine()), min_length=1)
+    # A key that also serves other tenants may be bound to one: whoever registers tenants can claim it for another.
+    allow_broad_key_policies: bool = False
 
     # How long data keys are used after KMS has last answered; 0: every use asks KMS.
     lease_bound: Annotated[float, Field(ge=0, le=300)] = 60.0

@@ -1,5 +1,6 @@
-"""The world that the tests of leases turn."""
+"""The worlds that the tests of leases and of onboarding turn."""
 
+from keys.trying import trying
 from keys.world import world
 
-__all__ = ["world"]
+__all__ = ["trying", "world"]

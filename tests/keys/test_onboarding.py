@@ -10,6 +10,7 @@ from keystow_service.adapters.local_keyring import open_local_keyring
 from keystow_service.adapters.local_store import open_local_store
 from keystow_service.adapters.registry import open_registry
 from keystow_service.errors import KmsKeyArnInvalidError, KmsKeyInUseError
+from keystow_service.keys.checks import KeyChecks
 from keystow_service.keys.onboarding import RegisterCommand, RegisterTenant
 from keystow_service.model import DataCenter, KeyArn, KeyManagement, TenantId
 from keystow_service.ports import Site
@@ -26,7 +27,8 @@ async def test_the_provider_key_is_nobodys_own(tmp_path: Path) -> None:
         open_registry(f"sqlite+aiosqlite:///{tmp_path / 'registry.db'}") as registry,
     ):
         sites = {"us": Site(DataCenter("us", "US", "us-east-1"), store, keyring, provider_key)}
-        register = RegisterTenant(sites, registry, "test", clock)
+        checks = KeyChecks(sites, registry, "test", allow_broad_key_policies=True)
+        register = RegisterTenant(sites, registry, checks, "test", clock)
         command = RegisterCommand(TenantId("acme"), "", KeyManagement.SELF, provider_key.text, "us")
         with pytest.raises(KmsKeyInUseError):
             await register(command)

@@ -1,5 +1,6 @@
 """The server that the tests here talk to."""
 
 from servers.in_process import server, tenant
+from servers.postgresql import postgresql
 
-__all__ = ["server", "tenant"]
+__all__ = ["postgresql", "server", "tenant"]

@@ -1,4 +1,4 @@
-"""Bad requests to RegisterTenant."""
+"""Bad requests to RegisterTenant and CheckKey."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -7,7 +7,12 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_PROVIDER, KEY_MANAGEMENT_SELF, RegisterTenantRequest
+from keystow.v1.tenants_pb2 import (
+    KEY_MANAGEMENT_PROVIDER,
+    KEY_MANAGEMENT_SELF,
+    CheckKeyRequest,
+    RegisterTenantRequest,
+)
 from rpc.rows import BAD_TENANT_IDS, Row, invalid
 
 REGIONS = {"us": "us-east-1", "eu": "eu-west-1", "au": "ap-southeast-2", "ca": "ca-central-1", "uk": "eu-west-2"}
@@ -39,6 +44,7 @@ _BAD_ARNS = {
 def rows() -> Iterator[Row]:
     """All of them."""
     yield from _fields()
+    yield from _check_fields()
     yield from _arns()
     yield from _regions()
     yield Row(
@@ -48,7 +54,7 @@ def rows() -> Iterator[Row]:
         grpc.StatusCode.FAILED_PRECONDITION,
         "KMS_KEY_UNUSABLE",
         "wait",
-        ("grant.generate",),
+        ("key.describe",),
     )
 
 
@@ -85,6 +91,23 @@ def _fields() -> Iterator[Row]:
     yield invalid(
         "RegisterTenant: nothing", "RegisterTenant", nothing, violations=("key_management", "confirm_permanent")
     )
+
+
+def _check_fields() -> Iterator[Row]:
+    """A key that fails is an answer of CheckKey; what is no question is not."""
+
+    def row(case: str, field: str, **fields: Any) -> Row:
+        question: dict[str, Any] = {"tenant_id": "asking", "kms_key_arn": _ARN, "data_center": "us"}
+        request = CheckKeyRequest(**{**question, **fields})
+        return invalid(f"CheckKey: {case}", "CheckKey", request, violations=(field,))
+
+    yield row("no ARN", "kms_key_arn", kms_key_arn="")
+    yield row("negative wait", "wait", wait=Duration(seconds=-1))
+    yield row("long wait", "wait", wait=Duration(seconds=301))
+    yield row("no data centre", "data_center", data_center="")
+    yield row("unknown data centre", "data_center", data_center="moon")
+    for case, tenant_id in BAD_TENANT_IDS.items():
+        yield row(f"tenant id: {case}", "tenant_id", tenant_id=tenant_id)
 
 
 def _arns() -> Iterator[Row]:

@@ -28,6 +28,16 @@ from servers.in_process import Server, register
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+CHECKS = (
+    "arn.syntax",
+    "arn.region",
+    "arn.unused",
+    "key.describe",
+    "grant.generate",
+    "grant.decrypt",
+    "policy.confined",
+)
+
 
 @pytest.fixture(scope="module")
 def keyring(server: Server) -> KeyringAdmin:
@@ -79,9 +89,7 @@ async def test_a_key_of_the_data_centres_region_registers(
     )
     assert (answer.tenant.kms_key_arn, answer.tenant.data_center) == (arn.text, data_center)
     assert answer.tenant.display_name == "Acme Österreich"
-    assert {check.name: check.outcome for check in answer.checks} == dict.fromkeys(
-        ["arn.syntax", "arn.region", "arn.unused", "grant.generate", "grant.decrypt"], KeyCheck.OUTCOME_PASSED
-    )
+    assert {check.name: check.outcome for check in answer.checks} == dict.fromkeys(CHECKS, KeyCheck.OUTCOME_PASSED)
     await put(server, tenant_id, "key", b"content")
 
 
@@ -144,7 +152,7 @@ async def test_another_choice_is_refused_for_good(server: Server, keyring: Keyri
 async def test_a_key_serves_one_tenant(server: Server, keyring: KeyringAdmin, ids: Iterator[str]) -> None:
     """The ARN of another tenant's key is refused before it is tried."""
     owner, other = next(ids), next(ids)
-    arn = keyring.create("us-east-1", tenants=["*"]).arn
+    arn = keyring.create("us-east-1", tenants=[owner, other]).arn
     await server.tenants.RegisterTenant(self_managed(owner, arn))
     told = await refused(server, self_managed(other, arn))
     assert (told.code, told.reason, told.recovery) == (grpc.StatusCode.ALREADY_EXISTS, "KMS_KEY_IN_USE", "none")
@@ -152,13 +160,22 @@ async def test_a_key_serves_one_tenant(server: Server, keyring: KeyringAdmin, id
     assert not await is_registered(server, other)
 
 
-@pytest.mark.parametrize("state", ["disabled", "pending deletion", "of another tenant"])
+@pytest.mark.parametrize(
+    ("state", "failed"),
+    [
+        ("disabled", "key.describe"),
+        ("pending deletion", "key.describe"),
+        ("of another tenant", "grant.generate"),
+        ("of any tenant", "policy.confined"),
+    ],
+)
 async def test_an_unusable_key_is_refused_with_the_check_it_failed(
-    server: Server, keyring: KeyringAdmin, ids: Iterator[str], state: str
+    server: Server, keyring: KeyringAdmin, ids: Iterator[str], state: str, failed: str
 ) -> None:
     """FAILED_PRECONDITION, one violation for the failed check, the key named; nothing is registered."""
     tenant_id = next(ids)
-    arn = keyring.create("us-east-1", tenants=["umbrella" if state == "of another tenant" else tenant_id]).arn
+    serves = {"of another tenant": "umbrella", "of any tenant": "*"}.get(state, tenant_id)
+    arn = keyring.create("us-east-1", tenants=[serves]).arn
     if state == "disabled":
         keyring.disable(arn)
     elif state == "pending deletion":
@@ -169,7 +186,8 @@ async def test_an_unusable_key_is_refused_with_the_check_it_failed(
         "KMS_KEY_UNUSABLE",
         "wait",
     )
-    assert told.violations == ("grant.generate",)
+    assert told.violations == (failed,)
+    assert failed in told.message
     assert told.metadata
     assert (told.metadata["keyArn"], told.metadata["tenantId"]) == (arn.text, tenant_id)
     assert not await is_registered(server, tenant_id)
@@ -178,14 +196,15 @@ async def test_an_unusable_key_is_refused_with_the_check_it_failed(
 async def test_of_two_choices_at_once_one_stands(server: Server, keyring: KeyringAdmin, ids: Iterator[str]) -> None:
     """A race for a tenant, or for a key, has one winner; the losers are told why."""
     tenant_id = next(ids)
-    keys = [keyring.create("us-east-1", tenants=["*"]).arn for _ in range(4)]
+    keys = [keyring.create("us-east-1", tenants=[tenant_id]).arn for _ in range(4)]
     won, lost = await race(server, [self_managed(tenant_id, arn) for arn in keys])
     assert len(won) == 1
     assert {told.reason for told in lost} == {"TENANT_EXISTS"}
     standing = await server.tenants.GetTenant(GetTenantRequest(tenant_id=tenant_id))
     assert choice(standing.tenant) == choice(won[0].tenant)
-    arn = keyring.create("us-east-1", tenants=["*"]).arn
-    won, lost = await race(server, [self_managed(next(ids), arn) for _ in range(4)])
+    rivals = [next(ids) for _ in range(4)]
+    arn = keyring.create("us-east-1", tenants=rivals).arn
+    won, lost = await race(server, [self_managed(rival, arn) for rival in rivals])
     assert len(won) == 1
     assert {told.reason for told in lost} == {"KMS_KEY_IN_USE"}
 

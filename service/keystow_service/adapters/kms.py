@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -20,7 +20,7 @@ from botocore.parsers import ResponseParserError
 from keystow_service.adapters import kms_errors
 from keystow_service.adapters.kms_explained import ExplainedKms
 from keystow_service.errors import KeystowError, KmsKeyArnInvalidError
-from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyState
+from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyOrigin, KeyState
 from keystow_service.ports import EncryptionContext, KeyService
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _STATES = {
     "PendingReplicaDeletion": KeyState.PENDING_DELETION,
     "PendingImport": KeyState.PENDING_IMPORT,
 }
+_ORIGINS = {origin.value: origin for origin in KeyOrigin}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +121,16 @@ class AwsKms:
             answer = await self._ask(arn, self._client.describe_key(KeyId=arn.text))
             metadata = answer["KeyMetadata"]
             _expect(arn, metadata["Arn"])
-            deletion_time = metadata.get("DeletionDate")
             return KeyDescription(
                 arn=arn,
                 state=_STATES.get(metadata.get("KeyState", ""), KeyState.UNAVAILABLE),
                 customer_managed=metadata.get("KeyManager") == "CUSTOMER",
                 symmetric_encryption=metadata.get("KeySpec") == "SYMMETRIC_DEFAULT"
                 and metadata.get("KeyUsage") == "ENCRYPT_DECRYPT",
-                deletion_time=None if deletion_time is None else deletion_time.astimezone(UTC),
+                origin=_ORIGINS.get(metadata.get("Origin", ""), KeyOrigin.OTHER),
+                multi_region=metadata.get("MultiRegion", False),
+                valid_to=_utc(metadata.get("ValidTo")),
+                deletion_time=_utc(metadata.get("DeletionDate")),
                 request_id=kms_errors.request_id(answer),
             )
 
@@ -170,6 +173,10 @@ def _plaintext(arn: KeyArn, answer: "GenerateDataKeyResponseTypeDef | DecryptRes
     if len(answer["Plaintext"]) != _DATA_KEY_SIZE:
         raise ValueError("no data key")
     return answer["Plaintext"]
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return None if time is None else time.astimezone(UTC)
 
 
 def _present(blob: bytes) -> bytes:

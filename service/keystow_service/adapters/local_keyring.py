@@ -31,7 +31,7 @@ from keystow_service.errors import (
     KmsUnavailableError,
     WrappedKeyInvalidError,
 )
-from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyState
+from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyOrigin, KeyState
 from keystow_service.ports import TENANT_CONTEXT, Clock, EncryptionContext
 
 log = structlog.get_logger(__name__)
@@ -105,6 +105,8 @@ class LocalKeyring:
             state=key.state,
             customer_managed=True,
             symmetric_encryption=True,
+            origin=KeyOrigin.AWS_KMS,  # made here, as AWS makes its own
+            multi_region=False,
             deletion_time=key.deletion_time,
         )
 

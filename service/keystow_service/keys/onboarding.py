@@ -1,52 +1,41 @@
-"""Registering a tenant: a permanent choice, proven before it is written.
+"""Binding a tenant to its key: a permanent choice, proven before it is written; and proving a key without choosing it.
 
-A self-managed key is used once as every backup will use it, with this tenant's encryption context, before the registry
-takes it: what is registered has worked.
+A self-managed key passes every check (checks.py) before the registry takes it: what is registered has worked. Whatever
+was found before, the registry decides between those who try at the same time.
 """
 
-import asyncio
-import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
-from keystow_service.errors import (
-    KeyRefusal,
-    KmsAccessDeniedError,
-    KmsKeyInUseError,
-    KmsKeyNotFoundError,
-    KmsKeyRegionMismatchError,
-    KmsKeyUnusableError,
-    RequestInvalidError,
-    TenantExistsError,
-    TenantNotFoundError,
-    Violation,
-)
+from keystow_service.errors import KmsKeyUnusableError, TenantExistsError, TenantNotFoundError, Violation
+from keystow_service.keys.checks import KeyChecks
 from keystow_service.keys.encryption_context import encryption_context
-from keystow_service.model import DataCenter, KeyArn, KeyManagement, Tenant, TenantId
-from keystow_service.ports import Clock, Site, Sites, TenantRegistry
-
-# Fresh key policies take up to five minutes to work everywhere
-# (https://docs.aws.amazon.com/kms/latest/developerguide/accessing-kms.html#programming-eventual-consistency).
-MAX_WAIT = 300.0
-_RETRY_INTERVAL = 3.0
-
-
-class Outcome(Enum):
-    """Of one check."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
+from keystow_service.keys.key_report import KeyCheck, KeyReport
+from keystow_service.model import KeyArn, KeyManagement, Tenant, TenantId
+from keystow_service.ports import Clock, Site, Sites, TenantRegistry, chosen_site
 
 
 @dataclass(frozen=True, slots=True)
-class KeyCheck:
-    """One thing that a key must pass, with a sentence for the customer's administrator."""
+class CheckCommand:
+    """A key to try. ``wait`` is in seconds."""
 
-    name: str
-    outcome: Outcome
-    detail: str
+    tenant_id: TenantId
+    kms_key_arn: str
+    data_center: str
+    wait: float = 0.0
+
+
+class CheckKey:
+    """Tries a key as RegisterTenant would, and changes nothing."""
+
+    def __init__(self, sites: Sites, checks: KeyChecks) -> None:
+        self._sites = sites
+        self._checks = checks
+
+    async def __call__(self, command: CheckCommand) -> KeyReport:
+        """Raises RequestInvalidError, and what KeyChecks raises."""
+        site = chosen_site(self._sites, command.data_center)
+        return await self._checks(command.kms_key_arn, command.tenant_id, site, wait=command.wait)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +52,7 @@ class RegisterCommand:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """The tenant as it stands, and what its key has passed."""
+    """The tenant as it stands, and what was found of a key of its own that was tried just now."""
 
     tenant: Tenant
     checks: Sequence[KeyCheck]
@@ -72,53 +61,37 @@ class Registered:
 class RegisterTenant:
     """See the module."""
 
-    def __init__(self, sites: Sites, registry: TenantRegistry, deployment_id: str, clock: Clock) -> None:
+    def __init__(
+        self, sites: Sites, registry: TenantRegistry, checks: KeyChecks, deployment_id: str, clock: Clock
+    ) -> None:
         self._sites = sites
         self._registry = registry
+        self._checks = checks
         self._deployment_id = deployment_id
         self._clock = clock
 
     async def __call__(self, command: RegisterCommand) -> Registered:
         """Raises RequestInvalidError, KmsKeyArn…, KmsKeyRegion…, KmsKeyInUse…, KmsKeyUnusable…, TenantExistsError."""
-        site = self._site(command.data_center)
-        checks: list[KeyCheck] = []
-        if command.key_management is KeyManagement.PROVIDER:
-            arn = site.provider_key
-        else:
-            arn = await self._acceptable(command, site.data_center, checks)
+        site = chosen_site(self._sites, command.data_center)
+        own = command.key_management is KeyManagement.SELF
         tenant = Tenant(
-            command.tenant_id, command.display_name, command.key_management, arn, command.data_center, self._clock.now()
+            command.tenant_id,
+            command.display_name,
+            command.key_management,
+            KeyArn.parse(command.kms_key_arn) if own else site.provider_key,
+            command.data_center,
+            self._clock.now(),
         )
         if (standing := await self._standing(tenant)) is not None:
             return Registered(standing, ())
-        await self._prove(site, tenant, command.wait, checks)
+        checks: Sequence[KeyCheck] = ()
+        if own:
+            report = await self._checks(command.kms_key_arn, command.tenant_id, site, wait=command.wait)
+            _require_usable(report, tenant)
+            checks = report.checks
+        else:
+            await self._use_provider_key(tenant, site)
         return Registered(await self._registry.add(tenant), checks)
-
-    def _site(self, name: str) -> Site:
-        site = self._sites.get(name)
-        if site is None:
-            rule = f"must be one of {', '.join(sorted(self._sites))}"
-            raise RequestInvalidError(f"data_center {rule}.", violations=[Violation("data_center", rule)])
-        return site
-
-    async def _acceptable(self, command: RegisterCommand, place: DataCenter, checks: list[KeyCheck]) -> KeyArn:
-        arn = KeyArn.parse(command.kms_key_arn)
-        checks.append(KeyCheck("arn.syntax", Outcome.PASSED, "The ARN names one KMS key in full."))
-        if arn.region != place.region:
-            raise KmsKeyRegionMismatchError(
-                f"The key is in {arn.region}, but data centre {place.name} is in {place.region}. "
-                f"Use a key in {place.region}, or the data centre of the key's region.",
-                violations=[Violation("kms_key_arn", f"must be in {place.region}")],
-                key_arn=arn.text,
-            )
-        checks.append(KeyCheck("arn.region", Outcome.PASSED, f"The key is in {place.region}, as its data centre is."))
-        provider_keys = {site.provider_key.identity for site in self._sites.values()}
-        if arn.identity in provider_keys or await self._registry.key_in_use(arn, besides=command.tenant_id):
-            raise KmsKeyInUseError(
-                "This KMS key is bound to another tenant. Use a key of the tenant's own.", key_arn=arn.text
-            )
-        checks.append(KeyCheck("arn.unused", Outcome.PASSED, "No other tenant is bound to the key."))
-        return arn
 
     async def _standing(self, tenant: Tenant) -> Tenant | None:
         """The tenant as registered before, by the same choice."""
@@ -133,38 +106,21 @@ class RegisterTenant:
             )
         return standing
 
-    async def _prove(self, site: Site, tenant: Tenant, wait: float, checks: list[KeyCheck]) -> None:
-        deadline = self._clock.boottime() + min(wait, MAX_WAIT)
-        while True:
-            name, refusal = await self._try(site, tenant)
-            if not isinstance(refusal, KmsAccessDeniedError | KmsKeyNotFoundError):
-                break
-            if self._clock.boottime() + _RETRY_INTERVAL > deadline:
-                break
-            await asyncio.sleep(_RETRY_INTERVAL)
-        if refusal is None:
-            checks.append(KeyCheck("grant.generate", Outcome.PASSED, "KMS made a data key under the key."))
-            checks.append(KeyCheck("grant.decrypt", Outcome.PASSED, "KMS unwrapped that data key again."))
-            return
-        if tenant.key_management is KeyManagement.PROVIDER:
-            raise refusal
+    async def _use_provider_key(self, tenant: Tenant, site: Site) -> None:
+        """Raises what is wrong with it, for the operator."""
+        context = encryption_context(tenant.tenant_id, self._deployment_id)
+        made = await site.key_service.generate_data_key(tenant.key_arn, context)
+        await site.key_service.unwrap(tenant.key_arn, made.wrapped, context)
+
+
+def _require_usable(report: KeyReport, tenant: Tenant) -> None:
+    if report.misplaced is not None:
+        raise report.misplaced
+    if report.failures:
+        names = ", ".join(failure.check.value for failure in report.failures)
         raise KmsKeyUnusableError(
-            f"The key failed the check {name}: {refusal.message}",
-            violations=[Violation(name, refusal.message)],
+            f"The key failed {names}, so nothing is registered. The violations say what to do; then register again.",
+            violations=[Violation(failure.check.value, failure.detail) for failure in report.failures],
             tenant_id=tenant.tenant_id,
             key_arn=tenant.key_arn.text,
-        ) from None
-
-    async def _try(self, site: Site, tenant: Tenant) -> tuple[str, KeyRefusal | None]:
-        """The check that was tried last, and why it failed."""
-        context = encryption_context(tenant.tenant_id, self._deployment_id)
-        name = "grant.generate"
-        try:
-            key = await site.key_service.generate_data_key(tenant.key_arn, context)
-            name = "grant.decrypt"
-            unwrapped = await site.key_service.unwrap(tenant.key_arn, key.wrapped, context)
-        except KeyRefusal as refusal:
-            return name, refusal
-        if not hmac.compare_digest(unwrapped.plaintext, key.plaintext):
-            return name, KmsAccessDeniedError("KMS unwrapped a data key to other bytes than it had wrapped.")
-        return name, None
+        )

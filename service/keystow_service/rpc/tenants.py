@@ -7,8 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from keystow.v1 import tenants_pb2, tenants_pb2_grpc
 from keystow_service.errors import NotImplementedYetError
+from keystow_service.keys.checks import MAX_WAIT
 from keystow_service.keys.health import KeyHealthView
-from keystow_service.keys.onboarding import MAX_WAIT, KeyCheck, Outcome, RegisterCommand, RegisterTenant
+from keystow_service.keys.key_report import KeyCheck, Outcome
+from keystow_service.keys.onboarding import CheckCommand, CheckKey, RegisterCommand, RegisterTenant
 from keystow_service.model import DataCenter, KeyHealth, KeyManagement, Tenant
 from keystow_service.ports import TenantRegistry
 from keystow_service.rpc import page_token, translate
@@ -26,6 +28,7 @@ _KEY_MANAGEMENT_OUT = {ours: theirs for theirs, ours in _KEY_MANAGEMENT.items()}
 _OUTCOMES = {
     Outcome.PASSED: tenants_pb2.KeyCheck.OUTCOME_PASSED,
     Outcome.FAILED: tenants_pb2.KeyCheck.OUTCOME_FAILED,
+    Outcome.WARNING: tenants_pb2.KeyCheck.OUTCOME_WARNING,
     Outcome.SKIPPED: tenants_pb2.KeyCheck.OUTCOME_SKIPPED,
 }
 
@@ -36,6 +39,7 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
     def __init__(
         self,
         register: RegisterTenant,
+        check_key: CheckKey,
         registry: TenantRegistry,
         health: KeyHealthView,
         data_centers: Sequence[DataCenter],
@@ -43,6 +47,7 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
     ) -> None:
         """``revocation_bound`` in seconds: for how long data keys are used after KMS has last answered."""
         self._register = register
+        self._check_key = check_key
         self._registry = registry
         self._health = health
         self._data_centers = data_centers
@@ -89,7 +94,13 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
         )
 
     async def CheckKey(self, request: tenants_pb2.CheckKeyRequest, context: Context) -> tenants_pb2.CheckKeyResponse:
-        raise NotImplementedYetError("This server does not offer CheckKey yet. RegisterTenant checks the key as well.")
+        report = await self._check_key(_check_command(request))
+        state = "UNSPECIFIED" if report.state is None else report.state.value
+        return tenants_pb2.CheckKeyResponse(
+            usable=not report.failures,
+            checks=[_check(check) for check in report.checks],
+            state=tenants_pb2.KeyState.Value(f"KEY_STATE_{state}"),
+        )
 
     async def GetKeyPolicy(
         self,
@@ -133,7 +144,6 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
 
 def _command(request: tenants_pb2.RegisterTenantRequest) -> RegisterCommand:
     management = _KEY_MANAGEMENT.get(request.key_management)
-    wait = request.wait.seconds + request.wait.nanos / 1e9
     translate.require(
         [
             (management is not None, "key_management", "must be KEY_MANAGEMENT_PROVIDER or KEY_MANAGEMENT_SELF"),
@@ -154,7 +164,7 @@ def _command(request: tenants_pb2.RegisterTenantRequest) -> RegisterCommand:
                 f"must be at most {_MAX_DISPLAY_NAME} characters, without control characters",
             ),
             (request.confirm_permanent, "confirm_permanent", "must be true: the choice can never be changed"),
-            (0 <= wait <= MAX_WAIT, "wait", f"must be 0 to {MAX_WAIT:.0f} s"),
+            _wait_rule(request.wait),
         ]
     )
     return RegisterCommand(
@@ -163,9 +173,29 @@ def _command(request: tenants_pb2.RegisterTenantRequest) -> RegisterCommand:
         key_management=management or KeyManagement.PROVIDER,
         kms_key_arn=request.kms_key_arn,
         data_center=request.data_center,
-        wait=wait,
+        wait=_seconds(request.wait),
     )
 
 
+def _check_command(request: tenants_pb2.CheckKeyRequest) -> CheckCommand:
+    translate.require(
+        [(request.kms_key_arn != "", "kms_key_arn", "must be the full key ARN"), _wait_rule(request.wait)]
+    )
+    return CheckCommand(
+        tenant_id=translate.tenant_id(request.tenant_id),
+        kms_key_arn=request.kms_key_arn,
+        data_center=request.data_center,
+        wait=_seconds(request.wait),
+    )
+
+
+def _wait_rule(wait: Duration) -> tuple[bool, str, str]:
+    return 0 <= _seconds(wait) <= MAX_WAIT, "wait", f"must be 0 to {MAX_WAIT:.0f} s"
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9
+
+
 def _check(check: KeyCheck) -> tenants_pb2.KeyCheck:
-    return tenants_pb2.KeyCheck(name=check.name, outcome=_OUTCOMES[check.outcome], detail=check.detail)
+    return tenants_pb2.KeyCheck(name=check.check.value, outcome=_OUTCOMES[check.outcome], detail=check.detail)
