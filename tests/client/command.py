@@ -77,7 +77,12 @@ class Command:
 
     @property
     def _own_variables(self) -> dict[str, str]:
-        return {"KEYSTOW_ADDRESS": self.address, **self.variables}
+        return {"KEYSTOW_ADDRESS": self.address, "XDG_STATE_HOME": str(self.state_home), **self.variables}
+
+    @property
+    def state_home(self) -> Path:
+        """What it leaves to later processes, apart from the user's own."""
+        return self.directory.parent / "state"
 
     def start(self, *arguments: str, **streams: Any) -> "subprocess.Popen[bytes]":
         """Start it, and leave the rest to the test. Tests run in the background may ignore SIGINT; it must not."""

@@ -23,6 +23,7 @@ def test_the_examples_run(tmp_path: Path) -> None:
         environment = {
             **os.environ,
             "KEYSTOW_ADDRESS": server.address,
+            "XDG_STATE_HOME": str(tmp_path / "state"),
             "PATH": f"{KEYSTOW.parent}{os.pathsep}{os.environ['PATH']}",
         }
         for language, block in blocks:

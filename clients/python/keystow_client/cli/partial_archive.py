@@ -4,9 +4,7 @@ FILE.keystow-part holds what has come, FILE.keystow-checkpoint how to go on afte
 appears once it is whole. The order makes it safe: bytes are on the disk before the checkpoint that covers them is.
 """
 
-import errno
 import os
-import sys
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,12 +12,9 @@ from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
-from keystow_client.cli.state import StateError, read_state, write_state
+from keystow_client.cli.state import StateError, lock, read_state, remove_state, write_state
 from keystow_client.export_models import BEGINNING, ErrorPolicy, ExportCheckpoint
 from keystow_client.sinks import permissions_to_keep, publish
-
-if sys.platform != "win32":
-    import fcntl
 
 _FIELDS = frozenset({"selection", "archive_size", "crc32c", "checkpoint_token"})
 
@@ -77,7 +72,7 @@ class PartialArchive:
             raise StateError(
                 f"{self.part} is of an unfinished export: --continue goes on with it, --force begins anew"
             ) from None
-        _lock(self._file, self.part)
+        lock(self._file, self.part)
         if permissions is not None:
             self.part.chmod(permissions)
         self.keep(BEGINNING)
@@ -118,7 +113,7 @@ class PartialArchive:
         """The archive is whole: FILE appears. Raises FileExistsError if the name was taken meanwhile."""
         os.fsync(self.file.fileno())
         publish(self.part, self._path, overwrite=self._overwrite)
-        self._state.unlink()
+        remove_state(self._state)
 
     @property
     def is_empty(self) -> bool:
@@ -130,25 +125,14 @@ class PartialArchive:
         if self._file is not None:
             if self.is_empty:
                 self.part.unlink()
-                self._state.unlink(missing_ok=True)
+                remove_state(self._state)
             self._file.close()
 
     def _opened(self) -> FileIO:
         file = self.part.open("r+b", buffering=0)
         try:
-            _lock(file, self.part)
+            lock(file, self.part)
         except BaseException:
             file.close()
             raise
         return file
-
-
-def _lock(file: FileIO, path: Path) -> None:
-    """Keep other processes away from the file for as long as it is open. Raises StateError if one was first."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise StateError(f"another process is writing {path}: wait for it, or end it") from None

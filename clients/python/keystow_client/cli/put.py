@@ -14,6 +14,7 @@ from keystow_client.cli.addresses import ObjectAddress
 from keystow_client.cli.exits import ExitCode
 from keystow_client.cli.output import describe
 from keystow_client.cli.progress import Bars, bars
+from keystow_client.cli.put_resume import UnfinishedUpload, put_resumably
 from keystow_client.cli.session import Session, command
 from keystow_client.cli.transfers import SkippedError, Tally, Transfers
 from keystow_client.cli.walk import EmptyDirectory, Leftover, LocalFile, walk
@@ -46,6 +47,17 @@ class PutOptions:
     metadata: Mapping[str, str]
     size: int | None
     verify_sha256: bool
+    resume: bool
+
+    @property
+    def of_the_object(self) -> Mapping[str, object]:
+        """Those that an upload has from its beginning to its end."""
+        return {
+            "mode": self.mode.value,
+            "if_version_id": self.if_version_id,
+            "content_type": self.content_type,
+            "metadata": dict(self.metadata),
+        }
 
 
 @command
@@ -73,13 +85,23 @@ async def put(
         ),
     ] = None,
     verify_sha256: Annotated[bool, typer.Option("--verify-sha256", help="Have the service check the SHA-256.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Of one file: go on with what an interrupted put --resume has sent.")
+    ] = False,
 ) -> ExitCode:
     """Store files, directories or standard input as objects.
 
     If the key is left out or ends with a slash, the name of the file or directory is appended to it. Objects that exist
     are not replaced without --overwrite. Prints the address of each object stored.
+
+    Repeat put --resume after it was killed or has failed, with the same options, and nothing is sent again that the
+    service has. What it takes is kept in $XDG_STATE_HOME/keystow, by default ~/.local/state/keystow.
     """
     address = ObjectAddress.parse(target)
+    if resume and (recursive or len(sources) > 1 or STDIN in sources or verify_sha256):
+        raise typer.BadParameter(
+            "--resume is for one file, and excludes --verify-sha256, which needs all of it at once"
+        )
     _check(sources, address, alone=bool(if_version_id), overwrite=overwrite, recursive=recursive, size=size)
     options = PutOptions(
         mode=WriteMode.OVERWRITE if overwrite else WriteMode.CREATE,
@@ -88,6 +110,7 @@ async def put(
         metadata=_pairs(metadata or []),
         size=size,
         verify_sha256=verify_sha256,
+        resume=resume,
     )
     tally = Tally(session.output)
     with bars(session.output) as shown:
@@ -160,7 +183,8 @@ async def _transfer(session: Session, options: PutOptions, shown: Bars, upload: 
     else:
         source, size = upload.source, (await thread.run(upload.source.stat)).st_size
     with shown.bar(upload.name, size) as progress:
-        info = await session.client.put(
+        put = partial(
+            session.client.put,
             upload.address.tenant,
             upload.address.key,
             source,
@@ -173,5 +197,10 @@ async def _transfer(session: Session, options: PutOptions, shown: Bars, upload: 
             progress=progress,
             thread=thread,
         )
+        if options.resume and upload.source is not None:
+            unfinished = UnfinishedUpload(upload.source, upload.address, options.of_the_object)
+            info = await put_resumably(session, put, unfinished, thread)
+        else:
+            info = await put()
     session.output.line(str(upload.address), {**describe(info), "path": upload.name})
     return info.size

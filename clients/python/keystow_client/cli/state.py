@@ -1,17 +1,22 @@
 """Small files by which a later process goes on with what this one has begun.
 
 They hold tokens and names, so they are for their owner only. One is replaced as a whole and durably: whenever the
-process or the machine dies, the file is there as it was or as it is to be.
+process or the machine dies, the file is there as it was or as it is to be. Whoever writes one holds a lock.
 """
 
+import errno
 import json
 import os
+import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from keystow_client.sinks import sync_directory
+
+if sys.platform != "win32":
+    import fcntl
 
 _VERSION = 1
 
@@ -22,7 +27,7 @@ class StateError(Exception):
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Replace the file. Blocks; raises OSError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = _temporary(path)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -47,3 +52,24 @@ def read_state(path: Path, fields: AbstractSet[str]) -> Mapping[str, Any] | None
     if not isinstance(state, dict) or state.pop("version", None) != _VERSION or state.keys() != fields:
         raise StateError(f"{path} cannot be read, or was not written by this version: remove it to begin anew")
     return state
+
+
+def remove_state(path: Path) -> None:
+    """Leave nothing of it, even where a process died while it wrote."""
+    path.unlink(missing_ok=True)
+    _temporary(path).unlink(missing_ok=True)
+
+
+def lock(file: IO[bytes], name: Path) -> None:
+    """Keep other processes away for as long as the file is open. Raises StateError if one was first."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise StateError(f"another process is at work on {name}: wait for it, or end it") from None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
