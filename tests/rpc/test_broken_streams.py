@@ -1,5 +1,6 @@
 """Streams that end otherwise than they should: the server notices, gives everything back, and keeps nothing."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from servers.in_process import NARROW_WINDOW, Server, connected, register, servi
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PART = 8 * MIB  # of an object whose size was not declared
+STALL_TIMEOUT = 2  # seconds, of an impatient server
+TINY_WINDOW = ("grpc.http2.lookahead_bytes", 16)  # of a client that takes less than one message before it reads
 BEGUN = content(PART + MIB)  # one part, which is being written, and a bit more
 
 PutCall = grpc.aio.StreamStreamCall[PutRequest, PutResponse]
@@ -100,8 +103,8 @@ async def test_a_get_that_is_cancelled(server: Server, tenant: str) -> None:
 
 @asynccontextmanager
 async def impatient(data_dir: Path) -> AsyncIterator[tuple[Server, str]]:
-    """A server that waits two seconds for a peer, and a tenant there."""
-    async with serving(data_dir, stall_timeout=2) as server:
+    """A server that waits STALL_TIMEOUT for a peer, and a tenant there."""
+    async with serving(data_dir, stall_timeout=STALL_TIMEOUT) as server:
         yield server, await register(server, "acme")
 
 
@@ -134,6 +137,25 @@ async def test_a_reader_that_stalls(tmp_path: Path) -> None:
         await failure(received(aiter(call), plaintext))
         assert data.startswith(plaintext)
         assert len(plaintext) < len(data)
+
+
+async def test_a_sender_that_reads_nothing_until_it_has_sent_everything(tmp_path: Path) -> None:
+    """It may take longer than the stall timeout: progress that it leaves unread costs nothing, and it is answered."""
+    async with (
+        impatient(tmp_path) as (server, tenant),
+        connected(server.address, NARROW_WINDOW, TINY_WINDOW) as channel,
+    ):
+        call: PutCall = storage_pb2_grpc.StorageServiceStub(channel).Put(timeout=TIMEOUT)
+        await call.write(header(tenant, "key", resumable=True))
+        begun = time.monotonic()
+        for second in range(2 * STALL_TIMEOUT):
+            await until(lambda second=second: time.monotonic() >= begun + second)  # type: ignore[misc]
+            await call.write(chunk(0, b""))
+        for message in body(pieces_of(BEGUN)):
+            await call.write(message)
+        responses = [response async for response in call]
+        assert responses[-1].result.object.size == len(BEGUN)
+        assert (await get(server, tenant, "key")).data == BEGUN
 
 
 async def test_an_exports_reader_that_stalls(tmp_path: Path) -> None:

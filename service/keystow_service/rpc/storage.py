@@ -80,11 +80,11 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         progress = LatestProgress()
 
         async def tell(latest: Progress) -> None:
-            await self._send(context, translate.put_progress(latest))
+            await context.write(translate.put_progress(latest))
 
         async with (
             aclosing(self._content(context, sha256=header.verify_sha256)) as content,
-            telling(progress, tell, partial(self._receive, context)),
+            telling(progress, tell, partial(self._receive, context), self._stall_timeout("read")),
         ):
             if header.resume_token:
                 info = await self._objects.resume(translate.resume_command(header, call.caller), content, progress)
