@@ -105,3 +105,17 @@ async def test_growing_past_the_limit_makes_the_next_one_wait() -> None:
         await other
     async with budget.reserve(LIMIT):
         pass
+
+
+async def test_a_client_cannot_make_a_stream_grow_without_end() -> None:
+    """At twice the limit growing is refused; the stream holds what it held, and gives all of it back."""
+    budget = BufferBudget(LIMIT, admission_timeout=0)
+    async with budget.reserve(LIMIT) as reservation:
+        reservation.grow(2 * LIMIT)
+        with pytest.raises(OverloadedError):
+            reservation.grow(2 * LIMIT + 1)
+        reservation.grow(LIMIT // 2)
+        async with budget.reserve(LIMIT // 2):
+            pass
+    async with budget.reserve(LIMIT):
+        pass

@@ -58,6 +58,11 @@ class BufferBudget:
                 raise self._overloaded() from None
             raise
 
+    def require(self, size: int) -> None:
+        """Raises OverloadedError where ``size`` bytes more would make it twice the limit that is in use."""
+        if size > self._free + self._limit:
+            raise self._overloaded()
+
     def give_back(self, size: int) -> None:
         """Free ``size`` bytes; a negative size takes them, past the limit if need be, and makes others wait."""
         self._free += size
@@ -90,3 +95,12 @@ class Reservation:
         """Hold ``size`` bytes from now on."""
         self._budget.give_back(self._size - size)
         self._size = size
+
+    def grow(self, size: int) -> None:
+        """The same, for a stream whose client decides how far it grows.
+
+        Raises OverloadedError, and holds what it held, at twice the budget's limit.
+        """
+        if size > self._size:
+            self._budget.require(size - self._size)
+        self.resize(size)

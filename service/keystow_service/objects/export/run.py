@@ -175,8 +175,8 @@ class ExportRun:
         self._account()
 
     def _account(self) -> None:
-        """What is remembered of the objects so far, within the process's budget."""
-        self._reservation.resize(buffers(self._policy) + 2 * self._manifest.size + self._framing.held())
+        """What is remembered of the objects so far, within the process's budget. Raises OverloadedError."""
+        self._reservation.grow(buffers(self._policy) + 2 * self._manifest.size + self._framing.held())
 
     def _span_is_full(self) -> bool:
         return self._command.format is ArchiveFormat.TAR and (
