@@ -27,6 +27,7 @@ from keystow_service.keys.checks import KeyChecks
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
+from keystow_service.keys.key_policy import RenderKeyPolicy
 from keystow_service.keys.lease import LeasePolicy
 from keystow_service.keys.onboarding import CheckKey, RegisterTenant
 from keystow_service.keys.probing import KeyProber, ProbePolicy
@@ -170,12 +171,14 @@ async def _open_services(
         for name, site in sites.items():
             await stack.enter_async_context(_in_background(reaping.run(name, site.store)))
     limits = Limits(version("keystow-service"), settings.max_object_size, settings.stall_timeout)
+    in_kms = {name for name, place in settings.data_centers.items() if place.provider_key_arn is not None}
     checks = KeyChecks(
         sites, registry, settings.deployment_id, allow_broad_key_policies=settings.allow_broad_key_policies
     )
     tenants = TenantService(
         RegisterTenant(sites, registry, checks, settings.deployment_id, clock),
         CheckKey(sites, checks),
+        RenderKeyPolicy(sites, in_kms, settings.kms_principal_arn, settings.deployment_id),
         registry,
         KeyHealthView(key_health, database.key_health),
         [site.data_center for site in sites.values()],

@@ -207,6 +207,13 @@ class KmsKeyRegionMismatchError(KeystowError):
     recovery = Recovery.NONE
 
 
+class KeyPolicyUnavailableError(KeystowError):
+    """There is no AWS principal to grant a key to: kms_principal_arn is not set, or the keys are not in AWS KMS."""
+
+    reason = "KEY_POLICY_UNAVAILABLE"
+    recovery = Recovery.WAIT
+
+
 class RegistryUnavailableError(KeystowError):
     """The tenant registry cannot be reached."""
 

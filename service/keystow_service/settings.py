@@ -6,13 +6,14 @@ single-machine deployment that keeps everything under ``./data``.
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
@@ -23,6 +24,8 @@ from keystow_service.model import GIB, MIB, KeyArn
 
 _PREFIX = "KEYSTOW_"
 _MAX_PORT = 65535
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
+_PRINCIPAL = re.compile(r"arn:aws:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]{1,576}")
 # Read by commands of the family, not as settings of the server.
 _FOREIGN = frozenset(
     _PREFIX + name
@@ -134,6 +137,8 @@ class Settings(BaseSettings):
     # sqlite+aiosqlite:///FILE (by default registry.db in data_dir), or postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE.
     registry_url: SecretStr | None = None
     data_centers: dict[Name, DataCenterSettings] = Field(default_factory=lambda: dict(_this_machine()), min_length=1)
+    # The IAM role or user as which the service calls AWS KMS. Customers grant their keys to it (GetKeyPolicy).
+    kms_principal_arn: str | None = None
     # A key that also serves other tenants may be bound to one: whoever registers tenants can claim it for another.
     allow_broad_key_policies: bool = False
 
@@ -163,6 +168,16 @@ class Settings(BaseSettings):
 
     log_format: LogFormat = LogFormat.JSON
 
+    @field_validator("kms_principal_arn")
+    @classmethod
+    def _names_one_principal(cls, arn: str | None) -> str | None:
+        if arn is not None and _PRINCIPAL.fullmatch(arn) is None:
+            raise ValueError(
+                "must be the ARN of an IAM role or user, such as arn:aws:iam::111122223333:role/keystow: neither of a "
+                "role's session (sts, assumed-role), nor of a whole account"
+            )
+        return arn
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.lease_refresh is not None and self.lease_refresh >= self.lease_bound:
@@ -176,6 +191,8 @@ class Settings(BaseSettings):
                 "deployment_id is missing: it is part of every KMS encryption context, so it must be chosen before the "
                 'first object, and never change. Name this deployment, for example deployment_id = "prod"'
             )
+        if self.kms_principal_arn and not any(place.provider_key_arn for place in self.data_centers.values()):
+            raise ValueError("kms_principal_arn is set, but no data centre has provider_key_arn: none uses AWS KMS")
         host, _, port = self.listen.rpartition(":")
         if int(port) > _MAX_PORT:
             raise ValueError(f"listen is {self.listen}, and ports end at {_MAX_PORT}")

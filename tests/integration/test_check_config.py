@@ -63,6 +63,18 @@ WRONG = {
             "KEYSTOW_DATA_CENTERS__EU__PROVIDER_KEY_ARN": ARN,
         },
     ),
+    "kms_principal_arn: a session": Wrong(
+        "kms_principal_arn: must be the ARN of an IAM role or user",
+        'kms_principal_arn = "arn:aws:sts::444455556666:assumed-role/keystow/session"\n' + AWS,
+    ),
+    "kms_principal_arn: a whole account": Wrong(
+        "kms_principal_arn: must be the ARN of an IAM role or user",
+        'kms_principal_arn = "arn:aws:iam::444455556666:root"\n' + AWS,
+    ),
+    "kms_principal_arn without KMS": Wrong(
+        "kms_principal_arn is set, but no data centre has provider_key_arn",
+        'kms_principal_arn = "arn:aws:iam::444455556666:role/keystow"',
+    ),
     "no data centres": Wrong("data_centers: ", "data_centers = {}"),
     "name of a data centre": Wrong("data_centers.E U", '[data_centers."E U"]\nregion = "eu-west-1"'),
     "no region": Wrong("data_centers.eu.region: ", "[data_centers.eu]"),

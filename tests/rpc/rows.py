@@ -34,11 +34,6 @@ def tenant_not_found(method: str, *messages: Message) -> Row:
     return Row(f"{method}: unknown tenant", method, messages, grpc.StatusCode.NOT_FOUND, "TENANT_NOT_FOUND", "none")
 
 
-def not_implemented(case: str, method: str, *messages: Message) -> Row:
-    """A call or option that is still to come."""
-    return Row(case, method, messages, grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", "none")
-
-
 # What no tenant id looks like: 3 to 63 of a-z, 0-9 and '-', first a letter.
 BAD_TENANT_IDS = {
     "empty": "",

@@ -14,8 +14,8 @@ from keystow.v1.storage_pb2 import (
     ListRequest,
     StatRequest,
 )
-from keystow.v1.tenants_pb2 import GetKeyPolicyRequest, GetTenantRequest, ListTenantsRequest
-from rpc.rows import BAD_KEYS, BAD_TENANT_IDS, TENANT, Row, invalid, not_implemented, tenant_not_found
+from keystow.v1.tenants_pb2 import GetTenantRequest, ListTenantsRequest
+from rpc.rows import BAD_KEYS, BAD_TENANT_IDS, TENANT, Row, invalid, tenant_not_found
 
 _OF_ONE_OBJECT: dict[str, Callable[..., Message]] = {"Get": GetRequest, "Stat": StatRequest, "Delete": DeleteRequest}
 _OF_ONE_TENANT: dict[str, Callable[..., Message]] = {"List": ListRequest, "GetTenant": GetTenantRequest}
@@ -45,7 +45,6 @@ def rows() -> Iterator[Row]:
             yield invalid(f"List: prefix: {case}", "List", listing, violations=("prefix",))
     yield from _pages("List", lambda **fields: ListRequest(tenant_id=TENANT, **fields))
     yield from _pages("ListTenants", ListTenantsRequest)
-    yield not_implemented("GetKeyPolicy", "GetKeyPolicy", GetKeyPolicyRequest(tenant_id=TENANT))
 
 
 def _one_object(method: str, request: Callable[..., Message]) -> Iterator[Row]:

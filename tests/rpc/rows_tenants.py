@@ -1,4 +1,4 @@
-"""Bad requests to RegisterTenant and CheckKey."""
+"""Bad requests to RegisterTenant, CheckKey and GetKeyPolicy."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -11,6 +11,7 @@ from keystow.v1.tenants_pb2 import (
     KEY_MANAGEMENT_PROVIDER,
     KEY_MANAGEMENT_SELF,
     CheckKeyRequest,
+    GetKeyPolicyRequest,
     RegisterTenantRequest,
 )
 from rpc.rows import BAD_TENANT_IDS, Row, invalid
@@ -45,6 +46,7 @@ def rows() -> Iterator[Row]:
     """All of them."""
     yield from _fields()
     yield from _check_fields()
+    yield from _policy_fields()
     yield from _arns()
     yield from _regions()
     yield Row(
@@ -108,6 +110,33 @@ def _check_fields() -> Iterator[Row]:
     yield row("unknown data centre", "data_center", data_center="moon")
     for case, tenant_id in BAD_TENANT_IDS.items():
         yield row(f"tenant id: {case}", "tenant_id", tenant_id=tenant_id)
+
+
+def _policy_fields() -> Iterator[Row]:
+    def request(**fields: Any) -> GetKeyPolicyRequest:
+        question: dict[str, Any] = {
+            "tenant_id": "asking",
+            "data_center": "us",
+            "format": GetKeyPolicyRequest.FORMAT_TERRAFORM,
+        }
+        return GetKeyPolicyRequest(**{**question, **fields})
+
+    def row(case: str, field: str, **fields: Any) -> Row:
+        return invalid(f"GetKeyPolicy: {case}", "GetKeyPolicy", request(**fields), violations=(field,))
+
+    yield row("unspecified format", "format", format=0)
+    yield row("unknown format", "format", format=99)
+    yield row("no data centre", "data_center", data_center="")
+    for case, tenant_id in BAD_TENANT_IDS.items():
+        yield row(f"tenant id: {case}", "tenant_id", tenant_id=tenant_id)
+    yield Row(
+        "GetKeyPolicy: the local keyring has no policies",
+        "GetKeyPolicy",
+        (request(),),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "KEY_POLICY_UNAVAILABLE",
+        "wait",
+    )
 
 
 def _arns() -> Iterator[Row]:

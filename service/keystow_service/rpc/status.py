@@ -42,6 +42,7 @@ STATUS: Mapping[type[KeystowError], grpc.StatusCode] = MappingProxyType(
         errors.KmsKeyUnusableError: _Code.FAILED_PRECONDITION,
         errors.KmsKeyArnInvalidError: _Code.INVALID_ARGUMENT,
         errors.KmsKeyRegionMismatchError: _Code.INVALID_ARGUMENT,
+        errors.KeyPolicyUnavailableError: _Code.FAILED_PRECONDITION,
         errors.RegistryUnavailableError: _Code.UNAVAILABLE,
         errors.ObjectNotFoundError: _Code.NOT_FOUND,
         errors.ObjectExistsError: _Code.ALREADY_EXISTS,

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from keystow.v1 import storage_pb2, storage_pb2_grpc
-from keystow_service.errors import NotImplementedYetError, RequestInvalidError, StreamStalledError, Violation
+from keystow_service.errors import RequestInvalidError, StreamStalledError, Violation
 from keystow_service.model import (
     MAX_CHUNK_SIZE,
     MAX_KEY_SIZE,
@@ -250,7 +250,3 @@ def _key_of(token: str) -> str:
 
 def _out_of_order(problem: str) -> RequestInvalidError:
     return RequestInvalidError(problem, violations=[Violation("message", problem)])
-
-
-def _not_yet(call: str) -> NotImplementedYetError:
-    return NotImplementedYetError(f"This server does not offer {call} yet.")

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from google.protobuf.duration_pb2 import Duration
 
 from keystow.v1 import tenants_pb2, tenants_pb2_grpc
-from keystow_service.errors import NotImplementedYetError
 from keystow_service.keys.checks import MAX_WAIT
 from keystow_service.keys.health import KeyHealthView
+from keystow_service.keys.key_policy import Format, PolicyCommand, RenderKeyPolicy
 from keystow_service.keys.key_report import KeyCheck, Outcome
 from keystow_service.keys.onboarding import CheckCommand, CheckKey, RegisterCommand, RegisterTenant
 from keystow_service.model import DataCenter, KeyHealth, KeyManagement, Tenant
@@ -25,6 +25,12 @@ _KEY_MANAGEMENT = {
     tenants_pb2.KEY_MANAGEMENT_SELF: KeyManagement.SELF,
 }
 _KEY_MANAGEMENT_OUT = {ours: theirs for theirs, ours in _KEY_MANAGEMENT.items()}
+_FORMATS = {
+    tenants_pb2.GetKeyPolicyRequest.FORMAT_KEY_POLICY_JSON: Format.KEY_POLICY_JSON,
+    tenants_pb2.GetKeyPolicyRequest.FORMAT_CLOUDFORMATION: Format.CLOUDFORMATION,
+    tenants_pb2.GetKeyPolicyRequest.FORMAT_TERRAFORM: Format.TERRAFORM,
+    tenants_pb2.GetKeyPolicyRequest.FORMAT_CONSOLE_STEPS: Format.CONSOLE_STEPS,
+}
 _OUTCOMES = {
     Outcome.PASSED: tenants_pb2.KeyCheck.OUTCOME_PASSED,
     Outcome.FAILED: tenants_pb2.KeyCheck.OUTCOME_FAILED,
@@ -40,6 +46,7 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
         self,
         register: RegisterTenant,
         check_key: CheckKey,
+        render_key_policy: RenderKeyPolicy,
         registry: TenantRegistry,
         health: KeyHealthView,
         data_centers: Sequence[DataCenter],
@@ -48,6 +55,7 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
         """``revocation_bound`` in seconds: for how long data keys are used after KMS has last answered."""
         self._register = register
         self._check_key = check_key
+        self._render_key_policy = render_key_policy
         self._registry = registry
         self._health = health
         self._data_centers = data_centers
@@ -107,7 +115,7 @@ class TenantService(tenants_pb2_grpc.TenantServiceServicer):
         request: tenants_pb2.GetKeyPolicyRequest,
         context: Context,
     ) -> tenants_pb2.GetKeyPolicyResponse:
-        raise NotImplementedYetError("This server does not offer GetKeyPolicy yet.")
+        return tenants_pb2.GetKeyPolicyResponse(document=self._render_key_policy(_policy_command(request)))
 
     async def _told(self, tenants: Sequence[Tenant]) -> Sequence[tenants_pb2.Tenant]:
         health = await self._health.of([tenant.tenant_id for tenant in tenants])
@@ -187,6 +195,12 @@ def _check_command(request: tenants_pb2.CheckKeyRequest) -> CheckCommand:
         data_center=request.data_center,
         wait=_seconds(request.wait),
     )
+
+
+def _policy_command(request: tenants_pb2.GetKeyPolicyRequest) -> PolicyCommand:
+    style = _FORMATS.get(request.format)
+    translate.require([(style is not None, "format", "must be a known Format")])
+    return PolicyCommand(translate.tenant_id(request.tenant_id), request.data_center, style or Format.KEY_POLICY_JSON)
 
 
 def _wait_rule(wait: Duration) -> tuple[bool, str, str]:
