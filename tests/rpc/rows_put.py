@@ -227,3 +227,24 @@ def _unreadable() -> Iterator[Row]:
     yield invalid("Put: key that is not UTF-8", "Put", bad_key, violations=("",))
     bad_name = PutRequest(header=PutHeader(metadata={"??": ""})).SerializeToString().replace(b"??", b"\xc3\x28")
     yield invalid("Put: metadata that is not UTF-8", "Put", bad_name, violations=("",))
+    yield from _never_parsed()
+
+
+def _never_parsed() -> Iterator[Row]:
+    """Headers too large to be valid cost no parsing: what is in them is broken, and nobody finds out."""
+    half = b"\x0a\xe0\xa7\x04" + b"\xff" * 70_624  # field 1, and its length
+    large = b"\x0a\xc1\x84\x08" + b"\xff" * 131_649
+    for method in ("Put", "PutSmall"):
+        for case, message in {
+            "oversize header": large,
+            "in two pieces": half + half,
+            "behind something else": CHUNK.SerializeToString() + b"\x18\x01" + large,
+        }.items():
+            yield invalid(f"{method}: oversize header, {case}", method, message, violations=("header",))
+        for case, message in {
+            "without end": b"\x0a\xff" + b"\xff" * 131_072,
+            "past the end": large[:-1],
+            "a group": b"\x0b" + bytes(131_072),
+            "a crowd": b"\x18\x01" * 65_537,
+        }.items():
+            yield invalid(f"{method}: no header, {case}", method, message, violations=("",))

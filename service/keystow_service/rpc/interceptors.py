@@ -19,6 +19,7 @@ import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
+from keystow.v1 import storage_pb2
 from keystow_service.acting import Acting, acting
 from keystow_service.errors import (
     InternalError,
@@ -30,6 +31,7 @@ from keystow_service.errors import (
 )
 from keystow_service.model import Caller
 from keystow_service.rpc.call import Call, current_call
+from keystow_service.rpc.field_size import field_size
 from keystow_service.rpc.status import STATUS, to_status
 from keystow_service.rpc.tls import caller_of
 
@@ -39,12 +41,27 @@ Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Identify: TypeAlias = Callable[[Mapping[str, Iterable[bytes]]], Caller]
 
 
+_MAX_HEADER = 128 * 1024  # bytes; the largest that is valid has a tenth of it
+# By the name of the RPC, the number of the header in its requests.
+_HEADERS = {
+    "Put": storage_pb2.PutRequest.HEADER_FIELD_NUMBER,
+    "PutSmall": storage_pb2.PutSmallRequest.HEADER_FIELD_NUMBER,
+}
+
+
 class Unreadable:
     """Stands for a message that is not valid protobuf or not valid UTF-8."""
 
 
+class Oversized:
+    """Stands for a message that was not parsed, because its header is too large."""
+
+
 def readable(message: object) -> Any:
-    """The message itself. Raises RequestInvalidError for an Unreadable."""
+    """The message itself. Raises RequestInvalidError for an Unreadable or Oversized."""
+    if isinstance(message, Oversized):
+        problem = f"has more than {_MAX_HEADER} bytes: shorten its key or its metadata"
+        raise RequestInvalidError(f"The request's header {problem}.", violations=[Violation("header", problem)])
     if isinstance(message, Unreadable):
         raise RequestInvalidError(
             "The request is not a valid message: broken protobuf, or text that is not UTF-8.",
@@ -123,8 +140,12 @@ class _CallsUnderWay:
 def _wrap(handler: Any, name: str, calls: _CallsUnderWay, identify: Identify) -> Any:
     parse = handler.request_deserializer
 
-    def deserialize(data: bytes) -> Message | Unreadable:
+    header = _HEADERS.get(name)
+
+    def deserialize(data: bytes) -> Message | Unreadable | Oversized:
         try:
+            if header is not None and len(data) > _MAX_HEADER and field_size(data, header) > _MAX_HEADER:
+                return Oversized()
             message: Message = parse(data)
         except Exception:  # noqa: BLE001 - whatever the parser says, its text may quote the request
             return Unreadable()

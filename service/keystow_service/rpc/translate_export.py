@@ -33,7 +33,7 @@ def command(request: storage_pb2.ExportRequest, caller: Caller) -> ExportCommand
             (selection is not None, "selection", "must be prefix or keys; an empty prefix selects every object"),
             (selection != "keys" or bool(keys), "keys", "must have at least one key"),
             (len(keys) <= MAX_EXPORT_KEYS, "keys", f"must have at most {MAX_EXPORT_KEYS} keys"),
-            (len(set(keys)) == len(keys), "keys", "must not have a key twice"),
+            (len(keys) > MAX_EXPORT_KEYS or len(set(keys)) == len(keys), "keys", "must not have a key twice"),
             (archive_format is not None, "format", "must be a known ArchiveFormat"),
             (on_error is not None, "on_error", "must be a known ErrorPolicy"),
             (
