@@ -51,10 +51,11 @@ class Exporting:
 @contextmanager
 def exporting_server(data_dir: Path) -> Iterator[Exporting]:
     """With TENANT and its OBJECTS."""
-    with keystow_server(data_dir, settings=_SETTINGS) as server, Client(server.address) as client:
-        registered(client, TENANT)
-        buffer, checkpoints = io.BytesIO(), list[ExportCheckpoint]()
-        summary = client.export(TENANT, buffer, on_checkpoint=checkpoints.append)
+    with keystow_server(data_dir, settings=_SETTINGS) as server:
+        with Client(server.address) as client:
+            registered(client, TENANT)
+            buffer, checkpoints = io.BytesIO(), list[ExportCheckpoint]()
+            summary = client.export(TENANT, buffer, on_checkpoint=checkpoints.append)
         assert (summary.object_count, summary.complete, len(checkpoints)) == (len(OBJECTS), True, 3)
         yield Exporting(server, data_dir, buffer.getvalue(), checkpoints)
 
