@@ -151,7 +151,7 @@ async def test_violations_and_delays_are_read(server: ScriptedServer) -> None:
     """BadRequest, PreconditionFailure, QuotaFailure and RetryInfo, each where the service sends it."""
     bad = rich.BadRequest(field_violations=[{"field": "key", "description": "too long"}])
     broken = rich.PreconditionFailure(
-        violations=[{"type": "KEY", "subject": "key.region", "description": "other region"}]
+        violations=[{"type": "grant.decrypt", "subject": "arn:aws:kms:…", "description": "not granted"}]
     )
     quota = rich.QuotaFailure(violations=[{"subject": "tenant:acme", "description": "streams"}])
     retry = rich.RetryInfo(retry_delay=Duration(seconds=2, nanos=500_000_000))
@@ -159,7 +159,7 @@ async def test_violations_and_delays_are_read(server: ScriptedServer) -> None:
     error = await failure_of(server)
     assert error.violations == (
         Violation("key", "too long"),
-        Violation("key.region", "other region"),
+        Violation("grant.decrypt", "not granted"),
         Violation("tenant:acme", "streams"),
     )
     assert error.retry_after == 2.5

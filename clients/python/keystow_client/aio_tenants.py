@@ -7,11 +7,26 @@ from google.protobuf.duration_pb2 import Duration
 
 from keystow.v1 import tenants_pb2
 from keystow_client.connection import Connection
-from keystow_client.models import DataCenter, KeyCheck, KeyManagement, Registration, Tenant, TenantPage
+from keystow_client.models import (
+    DataCenter,
+    KeyCheck,
+    KeyManagement,
+    KeyPolicyFormat,
+    KeyReport,
+    Registration,
+    Tenant,
+    TenantPage,
+)
 
 _KEY_MANAGEMENTS = {
     KeyManagement.PROVIDER: tenants_pb2.KEY_MANAGEMENT_PROVIDER,
     KeyManagement.SELF: tenants_pb2.KEY_MANAGEMENT_SELF,
+}
+_POLICY_FORMATS = {
+    KeyPolicyFormat.KEY_POLICY_JSON: tenants_pb2.GetKeyPolicyRequest.FORMAT_KEY_POLICY_JSON,
+    KeyPolicyFormat.CLOUDFORMATION: tenants_pb2.GetKeyPolicyRequest.FORMAT_CLOUDFORMATION,
+    KeyPolicyFormat.TERRAFORM: tenants_pb2.GetKeyPolicyRequest.FORMAT_TERRAFORM,
+    KeyPolicyFormat.CONSOLE_STEPS: tenants_pb2.GetKeyPolicyRequest.FORMAT_CONSOLE_STEPS,
 }
 
 
@@ -52,6 +67,25 @@ class AsyncTenants(ABC):
         )
         response = await self._open.call(self._open.tenants.RegisterTenant, request, extra_patience=wait)
         return Registration(Tenant.from_proto(response.tenant), tuple(map(KeyCheck.from_proto, response.checks)))
+
+    async def check_key(self, tenant: str, *, data_center: str, kms_key_arn: str, wait: float = 0.0) -> KeyReport:
+        """Try a customer's key as register_tenant would, and change nothing. A key that fails is no error.
+
+        The arguments are those of register_tenant. Raises KeystowError also where KMS does not answer.
+        """
+        request = tenants_pb2.CheckKeyRequest(
+            tenant_id=tenant, kms_key_arn=kms_key_arn, data_center=data_center, wait=_duration(wait)
+        )
+        return KeyReport.from_proto(
+            await self._open.call(self._open.tenants.CheckKey, request, extra_patience=wait),
+        )
+
+    async def get_key_policy(self, tenant: str, *, data_center: str, policy_format: KeyPolicyFormat) -> str:
+        """What a customer applies in its AWS account so that the service may use its key; for tenants to come, too."""
+        request = tenants_pb2.GetKeyPolicyRequest(
+            tenant_id=tenant, data_center=data_center, format=_POLICY_FORMATS[policy_format]
+        )
+        return (await self._open.call(self._open.tenants.GetKeyPolicy, request)).document
 
     async def get_tenant(self, tenant: str) -> Tenant:
         """A tenant, its choices, and how its key does."""

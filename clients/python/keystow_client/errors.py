@@ -260,7 +260,7 @@ def _violations(status: status_pb2.Status) -> list[Violation]:
             for violation in request.field_violations
         ),
         *(
-            Violation(violation.subject or violation.type, violation.description)
+            Violation(violation.type or violation.subject, violation.description)
             for precondition in _unpack(status, error_details_pb2.PreconditionFailure)
             for violation in precondition.violations
         ),

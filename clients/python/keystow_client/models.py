@@ -52,6 +52,15 @@ class CheckOutcome(StrEnum):
     UNKNOWN = "unknown"  # said by a newer server
 
 
+class KeyPolicyFormat(StrEnum):
+    """How a key policy is rendered."""
+
+    KEY_POLICY_JSON = "key-policy-json"  # the statements to add to the policy of a key that exists
+    CLOUDFORMATION = "cloudformation"  # makes the key
+    TERRAFORM = "terraform"  # makes the key
+    CONSOLE_STEPS = "console-steps"
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """A committed object. Sizes in bytes; ``size`` is the plaintext's.
@@ -187,7 +196,7 @@ class TenantPage:
 
 @dataclass(frozen=True, slots=True)
 class KeyCheck:
-    """One check that a self-managed key went through, such as "key.region"."""
+    """One check that a self-managed key went through, such as "arn.region"."""
 
     name: str
     outcome: CheckOutcome
@@ -200,6 +209,24 @@ class KeyCheck:
             name=check.name,
             outcome=_enum(CheckOutcome, tenants_pb2.KeyCheck.Outcome, check.outcome, "OUTCOME_"),
             detail=check.detail,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReport:
+    """What was found of a customer's key: every check, in order, and the state that they showed."""
+
+    usable: bool  # none of them failed
+    state: KeyState
+    checks: tuple[KeyCheck, ...]
+
+    @classmethod
+    def from_proto(cls, response: tenants_pb2.CheckKeyResponse) -> "KeyReport":
+        """The same facts without protobuf."""
+        return cls(
+            usable=response.usable,
+            state=_enum(KeyState, tenants_pb2.KeyState, response.state, "KEY_STATE_"),
+            checks=tuple(map(KeyCheck.from_proto, response.checks)),
         )
 
 

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 
 from keystow_client.aio_tenants import AsyncTenants
 from keystow_client.loop_thread import LoopThread
-from keystow_client.models import DataCenter, KeyManagement, Registration, Tenant, TenantPage
+from keystow_client.models import (
+    DataCenter,
+    KeyManagement,
+    KeyPolicyFormat,
+    KeyReport,
+    Registration,
+    Tenant,
+    TenantPage,
+)
 
 
 class Tenants(ABC):
@@ -40,6 +48,18 @@ class Tenants(ABC):
                 display_name=display_name,
                 wait=wait,
             )
+        )
+
+    def check_key(self, tenant: str, *, data_center: str, kms_key_arn: str, wait: float = 0.0) -> KeyReport:
+        """Try a customer's key as register_tenant would, and change nothing. A key that fails is no error."""
+        return self._loop.call(
+            lambda _: self._client.check_key(tenant, data_center=data_center, kms_key_arn=kms_key_arn, wait=wait)
+        )
+
+    def get_key_policy(self, tenant: str, *, data_center: str, policy_format: KeyPolicyFormat) -> str:
+        """What a customer applies in its AWS account so that the service may use its key; for tenants to come, too."""
+        return self._loop.call(
+            lambda _: self._client.get_key_policy(tenant, data_center=data_center, policy_format=policy_format)
         )
 
     def get_tenant(self, tenant: str) -> Tenant:

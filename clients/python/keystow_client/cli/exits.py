@@ -35,7 +35,7 @@ Exit codes:
   3  no such object or tenant
   4  it exists already, here or there, or is another version, or something must be changed first
   5  no or bad credentials, or not allowed
-  6  the tenant's KMS key cannot be used (reasons KMS_*)
+  6  the tenant's KMS key cannot be used (reasons KMS_*), or check-key found so
   7  what is stored, or what arrived, is damaged
   8  the service cannot be reached or is too busy, after all retries
   9  the archive is whole, but objects that failed are missing from it (export --on-error continue)

@@ -20,12 +20,13 @@ from keystow_client.export_models import ExportSummary
 from keystow_client.models import (
     DataCenter,
     KeyCheck,
+    KeyReport,
     ObjectInfo,
     ServerInfo,
     Tenant,
 )
 
-Record = ObjectInfo | Tenant | KeyCheck | DataCenter | ServerInfo | ExportSummary
+Record = ObjectInfo | Tenant | KeyCheck | KeyReport | DataCenter | ServerInfo | ExportSummary
 
 
 class Output:
@@ -50,6 +51,11 @@ class Output:
     def block(self, text: str, data: Mapping[str, Any]) -> None:
         """A result of several lines, printable already."""
         _write(sys.stdout, json.dumps(data) if self.as_json else text)
+
+    def document(self, text: str, data: Mapping[str, Any]) -> None:
+        """A result that is a text of its own: as it is for a pipe, printable on a terminal."""
+        lines = text.splitlines()
+        self.block("\n".join(map(printable, lines) if sys.stdout.isatty() else lines), data)
 
     def record(self, data: Mapping[str, Any]) -> None:
         """A result that is for programs only: people know it from the exit code."""

@@ -1,11 +1,21 @@
-"""Progress bars on stderr, where that is a terminal; elsewhere nothing."""
+"""How far things are, on stderr, where that is a terminal; elsewhere nothing."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Column
 
 from keystow_client.cli.output import Output, printable
@@ -36,24 +46,34 @@ class Bars:
 @contextmanager
 def bars(output: Output) -> Iterator[Bars]:
     """Show bars while the block runs, and print results above them."""
+    name = TextColumn("{task.description}", markup=False, table_column=Column(max_width=48, no_wrap=True))
+    amount = DownloadColumn(binary_units=True)
+    with _shown(output, name, BarColumn(), amount, TransferSpeedColumn(), TimeRemainingColumn()) as progress:
+        yield Bars(progress)
+
+
+@contextmanager
+def waiting(output: Output, what: str, seconds: float) -> Iterator[None]:
+    """Show for how long one call has been running, which was asked to wait so long and tells nothing before its end."""
+    if not seconds:
+        yield
+        return
+    with _shown(output, SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+        if progress is not None:
+            progress.add_task(what, total=None)
+        yield
+
+
+@contextmanager
+def _shown(output: Output, *columns: ProgressColumn) -> Iterator[Progress | None]:
     if output.as_json or not sys.stderr.isatty():
-        yield Bars(None)
+        yield None
         return
     console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}", markup=False, table_column=Column(max_width=48, no_wrap=True)),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    progress = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     with progress:
         output.bars_console = console
         try:
-            yield Bars(progress)
+            yield progress
         finally:
             output.bars_console = None

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from keystow_client.cli.output import describe, fields, table
+from keystow_client.cli.progress import waiting
 from keystow_client.cli.session import Session, command
+from keystow_client.cli.tenant_keys import DataCenterOption, TenantArgument, WaitOption, check_key, key_policy
 from keystow_client.models import CheckOutcome, KeyManagement
 
 tenant_app = typer.Typer(no_args_is_help=True, help="Register tenants and look them up.")
-
-TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", show_default=False)]
+tenant_app.command("key-policy")(key_policy)
+tenant_app.command("check-key")(check_key)
 
 
 @tenant_app.command("register")
@@ -21,7 +23,7 @@ async def register(
     session: Session,
     tenant: TenantArgument,
     *,
-    data_center: Annotated[str, typer.Option("--data-center", metavar="NAME", help="See keystow data-centers.")],
+    data_center: DataCenterOption,
     provider_managed: Annotated[
         bool, typer.Option("--provider-managed", help="Encrypt under the provider's own key.")
     ] = False,
@@ -29,9 +31,7 @@ async def register(
         str, typer.Option("--key-arn", metavar="ARN", help="Encrypt under this KMS key of the customer's.")
     ] = "",
     display_name: Annotated[str, typer.Option("--display-name", metavar="NAME")] = "",
-    wait: Annotated[
-        float, typer.Option("--wait", metavar="SECONDS", min=0, help="For a fresh key policy to take effect.")
-    ] = 0.0,
+    wait: WaitOption = 0.0,
     confirm_permanent: Annotated[
         bool, typer.Option("--confirm-permanent", help="I know that this can never be changed.")
     ] = False,
@@ -49,15 +49,16 @@ async def register(
             raise typer.BadParameter("the choice can never be changed: repeat the command with --confirm-permanent")
         question = f"{tenant} will be bound to {data_center} and {key}. This can never be changed. Go on?"
         typer.confirm(question, abort=True, err=True)
-    registration = await session.client.register_tenant(
-        tenant,
-        data_center=data_center,
-        key_management=KeyManagement.SELF if key_arn else KeyManagement.PROVIDER,
-        confirm_permanent=True,
-        kms_key_arn=key_arn,
-        display_name=display_name,
-        wait=wait,
-    )
+    with waiting(session.output, "registering", wait):
+        registration = await session.client.register_tenant(
+            tenant,
+            data_center=data_center,
+            key_management=KeyManagement.SELF if key_arn else KeyManagement.PROVIDER,
+            confirm_permanent=True,
+            kms_key_arn=key_arn,
+            display_name=display_name,
+            wait=wait,
+        )
     described = describe(registration.tenant)
     checks = [describe(check) for check in registration.checks]
     session.output.block(fields(described), {**described, "checks": checks})
