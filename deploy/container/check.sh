@@ -1,6 +1,7 @@
 #!/bin/sh
 # Check the container without a Docker engine: lint the Dockerfile, carry out its steps over a fresh Debian of the same
-# release and Python as its base image, and run the result with a read-only root as its user. Takes about two minutes.
+# release and Python as its base image, run the result with a read-only root as its user, and with it the other processes
+# of deploy/compose.yaml. Takes about three minutes.
 #
 # What it stands for and what not: docs/adr/0008-container.md. Needs root, for mounts; leaves nothing behind.
 set -eu
@@ -37,6 +38,7 @@ debian() {
     # How this machine reaches package registries.
     cp -L /etc/ssl/certs/ca-certificates.crt "$work/base/etc/ssl/certs/"
     if [ -e /etc/pip.conf ]; then cp -L /etc/pip.conf "$work/base/etc/"; fi
+    touch "$work/base/etc/hosts" # which engines mount
 }
 
 # The second time around: this script alone, in namespaces that end with it and take every mount and process along.
@@ -47,6 +49,10 @@ if [ "${1:-}" = --inside ]; then
     echo "The layers that the final stage adds: $(du -sh "$work/stages/image/upper" | cut -f1)"
     echo "The container:"
     .venv/bin/python deploy/container/run.py "$work/stages/image.json" "$work/volume"
+    echo "deploy/compose.yaml:"
+    # shellcheck disable=SC2016 # the inner shell's
+    PYTHONPATH=tests unshare --net sh -euc 'ip link set lo up && exec "$@"' sh .venv/bin/python \
+        deploy/container/compose_check.py "$work/stages/image.json" "$work/base" build/versitygw "$work/compose"
     exit
 fi
 
@@ -66,6 +72,8 @@ $(sed -n 's/^ARG PYTHON_IMAGE=python:\([0-9]*\.[0-9]*\)[0-9.]*-slim-\([a-z]*\).*
 END
 provide debootstrap debootstrap
 provide ip iproute2
+provide busybox busybox-static
+tests/servers/versitygw.sh >/dev/null
 debian
 echo "A fresh Debian $suite with Python $python"
 unshare --mount --pid --fork --kill-child --mount-proc "$0" --inside "$work"

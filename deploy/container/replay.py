@@ -4,7 +4,7 @@ It knows what our Dockerfile uses, and stops at anything else rather than skip i
 of the context are not there for COPY. Runs as root in a mount namespace of its own, where the last stage stays mounted.
 """
 
-# ruff: noqa: INP001, S603, S607, T201 - a script that runs the system's commands and tells what it does
+# ruff: noqa: S603, S607, T201 - a script that runs the system's commands and tells what it does
 
 import json
 import os

@@ -1,6 +1,6 @@
 """A real PostgreSQL from this machine's packages, in a process of its own on a socket in a temporary folder.
 
-Each instance starts empty, listens nowhere else, and is stopped by its pid.
+Each instance starts empty, listens nowhere else unless it is told to, and is stopped by its pid.
 """
 
 import os
@@ -24,7 +24,7 @@ _START_TIMEOUT = 60.0  # seconds
 _READY = b"database system is ready to accept connections"
 _USER, _PASSWORD = "keystow", "canary-password"
 # What is written here need not survive anything.
-_OPTIONS = ("-c", "listen_addresses=", "-c", "fsync=off", "-c", "lc_messages=C", "-c", "logging_collector=off")
+_OPTIONS = ("-c", "fsync=off", "-c", "lc_messages=C", "-c", "logging_collector=off")
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class PostgresqlServer:
     process: "subprocess.Popen[bytes] | None" = None
     user: str = _USER
     password: str = _PASSWORD
+    address: str = ""  # to listen on, beside the socket
 
     def url(self, database: str, *, user: str = _USER, password: str = _PASSWORD) -> str:
         """As registry_url has it."""
@@ -46,6 +47,7 @@ class PostgresqlServer:
         log = self.folder / "log"
         with log.open("wb") as output:
             command: list[str | Path] = ["postgres", "-D", self.folder / "data", "-k", self.folder, *_OPTIONS]
+            command += ["-c", f"listen_addresses={self.address}"]
             self.process = self._run(command, output)
         deadline = time.monotonic() + _START_TIMEOUT
         while _READY not in log.read_bytes():
@@ -95,7 +97,9 @@ class PostgresqlServer:
 
 
 @contextmanager
-def postgresql_server(programs: Path) -> Iterator[PostgresqlServer]:
+def postgresql_server(
+    programs: Path, *, user: str = _USER, password: str = _PASSWORD, address: str = ""
+) -> Iterator[PostgresqlServer]:
     """Start a server, and stop exactly that process at the end. ``programs`` is the folder of initdb and postgres."""
     # A socket's path is at most 107 bytes, which is less than pytest's folders have.
     with tempfile.TemporaryDirectory(prefix="keystow-pg-", dir="/tmp") as name:
@@ -103,7 +107,7 @@ def postgresql_server(programs: Path) -> Iterator[PostgresqlServer]:
         if os.geteuid() == 0:
             account = pwd.getpwnam("postgres")
             os.chown(folder, account.pw_uid, account.pw_gid)
-        server = PostgresqlServer(programs, folder)
+        server = PostgresqlServer(programs, folder, user=user, password=password, address=address)
         server.create()
         try:
             server.start()

