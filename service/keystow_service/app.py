@@ -89,6 +89,7 @@ async def open_server(settings: Settings, clock: Clock | None = None) -> AsyncIt
         calls = CallInterceptor(
             frozenset(_SERVICES),
             max_calls=settings.max_calls,
+            stall_timeout=settings.stall_timeout,
             certificate_required=settings.tls_client_ca is not None,
         )
         server, health_service = _build(storage, tenants, calls)

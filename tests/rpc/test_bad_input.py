@@ -15,7 +15,12 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 # Every RPC, also one that nobody has written rows for, refuses what is not a message.
 _UNREADABLE = [
-    invalid(f"{method}: broken protobuf", method, b"\xff\xff\xff", violations=("",)) for method in sorted(PATHS)
+    row
+    for method in sorted(PATHS)
+    for row in (
+        invalid(f"{method}: broken protobuf", method, b"\xff\xff\xff", violations=("",)),
+        invalid(f"{method}: no request", method, violations=("message" if method == "Put" else "",)),
+    )
 ]
 # tenant_id, key and the like are strings: field 1, which is none in GetServerInfo and ListDataCenters.
 _NOT_UTF_8 = [

@@ -27,6 +27,7 @@ from keystow_service.errors import (
     OverloadedError,
     RequestInvalidError,
     ShuttingDownError,
+    StreamStalledError,
     Violation,
 )
 from keystow_service.model import Caller
@@ -73,13 +74,17 @@ def readable(message: object) -> Any:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """See the module."""
 
-    def __init__(self, services: frozenset[str], *, max_calls: int, certificate_required: bool) -> None:
+    def __init__(
+        self, services: frozenset[str], *, max_calls: int, stall_timeout: float, certificate_required: bool
+    ) -> None:
         """``services`` are the full names of the gRPC services that are ours; others pass untouched.
 
-        Where a client certificate is required, it names the caller.
+        A request that is not there after ``stall_timeout`` seconds is not waited for any longer. Where a client
+        certificate is required, it names the caller.
         """
         self._services = services
         self._calls = _CallsUnderWay(max_calls)
+        self._stall_timeout = stall_timeout
         self._identify = partial(caller_of, certificate_required=certificate_required)
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
@@ -96,7 +101,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             service, _, name = method.lstrip("/").partition("/")
             if handler is None or service not in self._services:
                 return handler
-            wrapped = self._handlers[method] = _wrap(handler, name, self._calls, self._identify)
+            wrapped = self._handlers[method] = _wrap(handler, name, self._calls, self._stall_timeout, self._identify)
         return wrapped
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - giving up is not an error here
@@ -137,9 +142,8 @@ class _CallsUnderWay:
             )
 
 
-def _wrap(handler: Any, name: str, calls: _CallsUnderWay, identify: Identify) -> Any:
+def _wrap(handler: Any, name: str, calls: _CallsUnderWay, stall_timeout: float, identify: Identify) -> Any:
     parse = handler.request_deserializer
-
     header = _HEADERS.get(name)
 
     def deserialize(data: bytes) -> Message | Unreadable | Oversized:
@@ -151,26 +155,37 @@ def _wrap(handler: Any, name: str, calls: _CallsUnderWay, identify: Identify) ->
             return Unreadable()
         return message
 
-    if handler.unary_unary or handler.unary_stream:
-        inner = handler.unary_unary or handler.unary_stream
-
-        async def with_request(request: Any, context: Context) -> Any:
-            async def run(call: Call) -> Any:
-                message = readable(request)
-                call.concerns(tenant_id=_field(message, "tenant_id"), key=_field(message, "key"))
-                return await inner(message, context)
-
-            return await _conduct(name, context, calls, identify, run)
-
-        field = "unary_unary" if handler.unary_unary else "unary_stream"
-        return handler._replace(request_deserializer=deserialize, **{field: with_request})
-
-    stream = handler.stream_stream
+    one_request = handler.unary_unary or handler.unary_stream
+    stream = _reading_one(one_request, stall_timeout) if one_request else handler.stream_stream
 
     async def with_stream(requests: Any, context: Context) -> None:
         await _conduct(name, context, calls, identify, lambda _: stream(requests, context))
 
-    return handler._replace(request_deserializer=deserialize, stream_stream=with_stream)
+    return grpc.stream_stream_rpc_method_handler(with_stream, deserialize, handler.response_serializer)
+
+
+def _reading_one(answer: Any, stall_timeout: float) -> Any:
+    """A method of one request, as one of streams: on the wire they are the same.
+
+    grpc.aio calls a method of one request only once that is there as a whole, and waits for it without end: until then
+    such a call would count nowhere, and hold up to a message's bytes for as long as its client likes.
+    """
+
+    async def stream(_: Any, context: Context) -> None:
+        try:
+            async with asyncio.timeout(stall_timeout):
+                request = await context.read()
+        except TimeoutError:
+            raise StreamStalledError(f"The client sent no request for {stall_timeout:.0f} s. Call again.") from None
+        if request is grpc.aio.EOF:
+            raise RequestInvalidError("The call ended without a request.", violations=[Violation("", "is missing")])
+        message = readable(request)
+        current_call.get().concerns(tenant_id=_field(message, "tenant_id"), key=_field(message, "key"))
+        response = await answer(message, context)
+        if response is not None:
+            await context.write(response)
+
+    return stream
 
 
 async def _conduct(
