@@ -18,6 +18,9 @@ from client.content import names, noise
 from client.relay import Relay
 from client.scripted import Context, ScriptedServer, fail
 from keystow_client import Client
+from keystow_client.cli.addresses import ObjectAddress
+from keystow_client.cli.put_resume import UnfinishedUpload
+from keystow_client.cli.state import StateError
 from servers.keystow import KeystowServer
 
 MIB = 1 << 20
@@ -175,6 +178,22 @@ def test_two_processes_do_not_share_an_upload(real_server: KeystowServer, real_k
         assert result.code == 4
         assert "another process" in result.err
     assert "going on after" in real_keystow.in_process(*put).err
+
+
+def test_whoever_was_turned_away_lets_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first progress, too, an upload is its process's until that is done with it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "file").write_bytes(b"data")
+    first, *others = [UnfinishedUpload(tmp_path / "file", ObjectAddress("acme", "k"), {}) for _ in range(3)]
+    first.load()
+    for other in others:
+        with pytest.raises(StateError, match="another process"):
+            other.load()
+        other.close()
+    first.close()
+    others[0].load()
+    others[0].close()
+    assert names(first.path.parent) == []
 
 
 def test_small_files_leave_no_state(keystow: Command, server: ScriptedServer) -> None:

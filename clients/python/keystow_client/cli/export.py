@@ -17,7 +17,7 @@ from keystow_client.cli.output import Output, describe, human_size
 from keystow_client.cli.partial_archive import PartialArchive, Selection
 from keystow_client.cli.progress import bars
 from keystow_client.cli.session import Session, command
-from keystow_client.errors import IntegrityError, KeystowError
+from keystow_client.errors import IntegrityError, KeystowError, Recovery
 from keystow_client.export import CheckpointListener
 from keystow_client.export_models import ArchiveFormat, ErrorPolicy, ExportCheckpoint, ExportEntry, ExportSummary
 from keystow_client.put_stream import Progress
@@ -166,7 +166,7 @@ async def _in_parts(export: Export, path: Path, *, go_on: bool, overwrite: bool)
 
 
 def _what_helps(error: KeystowError | OSError) -> str:
-    refused = isinstance(error, KeystowError) and error.reason == "CHECKPOINT_TOKEN_INVALID"
-    if refused or isinstance(error, IntegrityError):
-        return "--force begins anew"
+    match error:
+        case KeystowError(reason="CHECKPOINT_TOKEN_INVALID") | IntegrityError(recovery=Recovery.NONE):
+            return "--force begins anew"
     return "--continue goes on with it"

@@ -12,7 +12,7 @@ from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
-from keystow_client.cli.state import StateError, lock, read_state, remove_state, write_state
+from keystow_client.cli.state import StateError, locked, read_state, remove_state, write_state
 from keystow_client.export_models import BEGINNING, ErrorPolicy, ExportCheckpoint
 from keystow_client.sinks import permissions_to_keep, publish
 
@@ -65,14 +65,13 @@ class PartialArchive:
         permissions = permissions_to_keep(self._path, overwrite=self._overwrite)
         try:
             if self._overwrite and self.part.exists():
-                with self._opened():  # by nobody else
+                with locked(self.part.open("r+b", buffering=0), self.part):
                     self.part.unlink()
-            self._file = self.part.open("x+b", buffering=0)
+            self._file = locked(self.part.open("x+b", buffering=0), self.part)
         except FileExistsError:
             raise StateError(
                 f"{self.part} is of an unfinished export: --continue goes on with it, --force begins anew"
             ) from None
-        lock(self._file, self.part)
         if permissions is not None:
             self.part.chmod(permissions)
         self.keep(BEGINNING)
@@ -81,7 +80,7 @@ class PartialArchive:
         """With what another process has left. Raises StateError if that is nothing, or of another selection."""
         permissions_to_keep(self._path, overwrite=self._overwrite)
         try:
-            self._file = self._opened()
+            self._file = locked(self.part.open("r+b", buffering=0), self.part)
         except FileNotFoundError:
             raise StateError(f"there is no unfinished export to {self._path}: leave --continue out") from None
         if os.fstat(self._file.fileno()).st_nlink > 1:  # a process died between two steps of publish
@@ -124,15 +123,6 @@ class PartialArchive:
         """Leave what there is to another process, or nothing at all."""
         if self._file is not None:
             if self.is_empty:
-                self.part.unlink()
+                self.part.unlink(missing_ok=True)
                 remove_state(self._state)
             self._file.close()
-
-    def _opened(self) -> FileIO:
-        file = self.part.open("r+b", buffering=0)
-        try:
-            lock(file, self.part)
-        except BaseException:
-            file.close()
-            raise
-        return file

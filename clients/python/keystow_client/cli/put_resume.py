@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from keystow_client.cli.addresses import ObjectAddress
 from keystow_client.cli.output import human_size
 from keystow_client.cli.session import Session
-from keystow_client.cli.state import StateError, lock, read_state, remove_state, write_state
+from keystow_client.cli.state import StateError, locked, read_state, remove_state, write_state
 from keystow_client.errors import AlreadyExistsError, KeystowError, SourceChangedError
 from keystow_client.models import ObjectInfo, UploadProgress
 from keystow_client.sources import FileIdentity
@@ -61,8 +61,7 @@ class UnfinishedUpload:
         """
         self._identity = _identity(Path(self._source).stat())
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = self._lock_path.open("ab", buffering=0)
-        lock(self._lock, Path(self._source))
+        self._lock = locked(self._lock_path.open("ab", buffering=0), Path(self._source))
         state = read_state(self.path, _FIELDS)
         if state is None:
             return

@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from keystow_client.sinks import sync_directory
 
@@ -60,15 +61,17 @@ def remove_state(path: Path) -> None:
     _temporary(path).unlink(missing_ok=True)
 
 
-def lock(file: IO[bytes], name: Path) -> None:
-    """Keep other processes away for as long as the file is open. Raises StateError if one was first."""
+def locked(file: FileIO, name: Path) -> FileIO:
+    """The file, from which other processes are kept away while it is open. Raises StateError if one was first."""
     if sys.platform != "win32":
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            file.close()
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
             raise StateError(f"another process is at work on {name}: wait for it, or end it") from None
+    return file
 
 
 def _temporary(path: Path) -> Path:
