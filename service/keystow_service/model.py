@@ -65,14 +65,16 @@ class KeyArn:
         Raises KmsKeyArnInvalidError.
         """
         match = _ARN.fullmatch(text)
-        if match is None:
-            problem = "is not of the form arn:aws:kms:<region>:<12-digit account>:key/<uuid> (aliases are refused)"
+        if match is None and "alias/" in text:
+            problem = "is an alias, which can be pointed to another key at any time"
+        elif match is None:
+            problem = "is not of the form arn:aws:kms:<region>:<12-digit account>:key/<key id>"
         elif match["partition"] != "aws":
             problem = "is in another partition than aws"
         else:
             return cls(text, match["region"])
         raise KmsKeyArnInvalidError(
-            f"kms_key_arn {problem}. Paste the key's full ARN, as the KMS console shows it.",
+            f"The key ARN {problem}. Paste the key's full ARN, as the KMS console shows it.",
             violations=[Violation("kms_key_arn", problem)],
         )
 

@@ -99,7 +99,7 @@ class DataCenterSettings(BaseModel):
         try:
             arn = KeyArn.parse(text)
         except KmsKeyArnInvalidError as error:
-            raise ValueError(error.message.replace("kms_key_arn", "provider_key_arn")) from None
+            raise ValueError(f"provider_key_arn {error.violations[0].description}") from None
         if arn.region != self.region:
             raise ValueError(f"provider_key_arn is in {arn.region}, but region is {self.region}")
 

@@ -82,7 +82,7 @@ WRONG = {
     "no provider key": Wrong(
         "data_centers.eu: provider_key_arn is missing", '[data_centers.eu]\nregion = "eu-west-1"\nbucket = "backups"'
     ),
-    "provider key is an alias": Wrong("data_centers.eu: provider_key_arn is not", AWS.replace("key/", "alias/")),
+    "provider key is an alias": Wrong("data_centers.eu: provider_key_arn is an alias", AWS.replace("key/", "alias/")),
     "provider key is elsewhere": Wrong(
         "data_centers.eu: provider_key_arn is in eu-central-1, but region is eu-west-1",
         AWS.replace('region = "eu-central-1"', 'region = "eu-west-1"'),

@@ -54,13 +54,27 @@ async def test_a_proper_key_passes_everything(trying: Trying) -> None:
     assert done == [("DescribeKey", None), ("GenerateDataKey", "acme"), ("Decrypt", "acme")]
 
 
-@pytest.mark.parametrize("arn", ["alias/backup", "arn:aws:kms:us-east-1:111122223333:alias/backup", "arn", "x" * 9000])
+NO_ARNS = {
+    "alias/backup": "is an alias",
+    "arn:aws:kms:us-east-1:111122223333:alias/backup": "is an alias",
+    "arn:aws-cn:kms:cn-north-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab": "another partition",
+    "1234abcd-12ab-34cd-56ef-1234567890ab": "not of the form",
+    "x" * 9000: "not of the form",
+    # An account in the digits of another script.
+    "arn:aws:kms:us-east-1:"
+    + "\N{ARABIC-INDIC DIGIT ONE}" * 12
+    + ":key/1234abcd-12ab-34cd-56ef-1234567890ab": "not of",
+}
+
+
+@pytest.mark.parametrize("arn", NO_ARNS)
 async def test_what_is_no_key_arn(trying: Trying, arn: str) -> None:
-    """It is an answer, short of what was asked, and KMS is not."""
+    """It is an answer that says what it is instead, in few words, and KMS is not asked."""
     report = await trying.check(arn)
     assert outcomes(report) == stopped_at("arn.syntax")
-    assert "full ARN" in details(report)["arn.syntax"]
-    assert len(details(report)["arn.syntax"]) < 300
+    assert NO_ARNS[arn] in details(report)["arn.syntax"]
+    assert "Paste the key's full ARN" in details(report)["arn.syntax"]
+    assert len(details(report)["arn.syntax"]) < 200
     assert (report.state, trying.kms.requests) == (None, [])
 
 

@@ -101,7 +101,7 @@ def test_places(shell: Shell, tmp_path: Path) -> None:
         (["create", "--init", "--region", "moon", "--tenant", "acme"], "arn:aws:kms"),
         (["create", "--init", "--region", "us-east-1", "--tenant", "ACME"], "3 to 63"),
         (["create", "--region", "us-east-1"], "--tenant"),
-        (["disable", "alias/acme"], "aliases are refused"),
+        (["disable", "alias/acme"], "is an alias"),
         (["disable"], "ARN"),
         (["schedule-deletion", "arn:aws:kms:us-east-1:000000000000:key/x", "--days", "6"], "'--days'"),
         (["destroy"], "No such command"),
