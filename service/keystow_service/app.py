@@ -15,12 +15,10 @@ from keystow_service.adapters.cached_registry import CachedRegistry
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.keyring_admin import KeyringAdmin
 from keystow_service.adapters.keyring_loss import refuse_lost_keyring
-from keystow_service.adapters.kms import open_kms
 from keystow_service.adapters.local_keyring import open_local_keyring
 from keystow_service.adapters.local_store import open_local_store
 from keystow_service.adapters.registry import open_registry
 from keystow_service.adapters.root_key import KeyringError
-from keystow_service.adapters.s3 import S3Options, open_s3
 from keystow_service.adapters.tls_files import TlsFilesError, WatchedTlsFiles
 from keystow_service.errors import KeystowError
 from keystow_service.keys.checks import KeyChecks
@@ -111,6 +109,8 @@ def open_store(settings: Settings, data_center: str, clock: Clock) -> AbstractAs
     if place.bucket is None:
         root = settings.store_path(data_center)
         return open_local_store(root, parts_in_flight=settings.parts_in_flight, clock=clock)
+    from keystow_service.adapters.s3 import S3Options, open_s3  # noqa: PLC0415 - AWS's client is a third of a start
+
     options = S3Options(
         bucket=place.bucket,
         region=place.region,
@@ -220,6 +220,8 @@ async def _open_keys(
 ) -> tuple[KeyService, KeyArn]:
     """And the key of the tenants that bring none."""
     if place.provider_key_arn is not None:
+        from keystow_service.adapters.kms import open_kms  # noqa: PLC0415 - as above
+
         kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint))
         return kms, KeyArn.parse(place.provider_key_arn)
     paths = settings.keyring_path, settings.keyring_path.with_name("root.key")

@@ -20,8 +20,9 @@ from client.relay import Relay
 from keystow.v1.storage_pb2 import ObjectInfo
 from rpc.interrupted import ResumablePut, begin, expect_one_or_none, interrupted, resume, rival
 from rpc.wire import MIB, content, get, new_upload_id
+from servers.forked import Nursery, nursery
 from servers.in_process import DATA_CENTER, Server, attached, register
-from servers.keystow import KeystowServer, keystow_server
+from servers.keystow import KeystowServer
 from servers.moto import MotoServer, moto
 from servers.on_aws import aws_place
 
@@ -96,12 +97,19 @@ class Backup:
         return await stream.end(SIZE, crc32c=google_crc32c.value(DATA))
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Nursery]:
+    """Where new server processes come from."""
+    with nursery() as started:
+        yield started
+
+
 @asynccontextmanager
-async def running(data_dir: Path, settings: Settings) -> AsyncIterator[tuple[KeystowServer, Server]]:
+async def running(processes: Nursery, data_dir: Path, settings: Settings) -> AsyncIterator[Server]:
     """A new server process."""
-    with keystow_server(data_dir, settings=settings) as process:
+    with processes.server(data_dir, settings) as process:
         async with attached(process.address, data_dir) as server:
-            yield process, server
+            yield server
 
 
 async def cut_client(backup: Backup, process: KeystowServer, data_dir: Path, stop: int) -> None:
@@ -137,7 +145,7 @@ async def cut_server(backup: Backup, process: KeystowServer, data_dir: Path, sto
 
 
 @PLACES
-async def test_twenty_cuts(place: Place, moto: MotoServer, tmp_path: Path) -> None:
+async def test_twenty_cuts(place: Place, moto: MotoServer, processes: Nursery, tmp_path: Path) -> None:
     """Client, connection and server process go, at random points; the object is what was sent, byte for byte."""
     seed = os.environ.get("KEYSTOW_CUTS") or str(time.time_ns())
     sys.stdout.write(f"the same again: KEYSTOW_CUTS={seed}\n")  # pytest shows it where the test fails
@@ -148,26 +156,29 @@ async def test_twenty_cuts(place: Place, moto: MotoServer, tmp_path: Path) -> No
     chance.shuffle(kinds)
     backup = Backup()
     with place(moto) as settings:
-        async with running(tmp_path, settings) as (_, server):
+        async with running(processes, tmp_path, settings) as server:
             await register(server, TENANT)
         for point, cut in zip(points, kinds, strict=True):
-            with keystow_server(tmp_path, settings=settings) as process:
+            with processes.server(tmp_path, settings) as process:
                 await cut(backup, process, tmp_path, max(point, backup.persisted))
         assert backup.persisted > 0
-        async with running(tmp_path, settings) as (_, server):
+        async with running(processes, tmp_path, settings) as server:
             info = await backup.finish(server)
-        async with running(tmp_path, settings) as (_, server):
+        async with running(processes, tmp_path, settings) as server:
             read = await get(server, TENANT, "key")
             assert read.object == info
             assert read.data == DATA
 
 
 @PLACES
-async def test_two_processes_with_one_token(place: Place, moto: MotoServer, tmp_path: Path) -> None:
+async def test_two_processes_with_one_token(place: Place, moto: MotoServer, processes: Nursery, tmp_path: Path) -> None:
     """Two server processes go on with one upload at once, with other bytes each: never a mixture."""
     data = DATA[: 40 * MIB]
     with place(moto) as settings:
-        async with running(tmp_path, settings) as (_, first), running(tmp_path, settings) as (_, second):
+        async with (
+            running(processes, tmp_path, settings) as first,
+            running(processes, tmp_path, settings) as second,
+        ):
             await register(first, TENANT)
             before = await interrupted(first, TENANT, data, 8 * MIB)
             last = before.progress[-1]

@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF, GetTenantRequest
-from keystow_service import app, errors
+from keystow_service import errors
+from keystow_service.adapters import kms as kms_adapter
 from keystow_service.adapters.kms import KmsPatience, open_kms
 from rpc import rows_kms
 from rpc.exports import export, request, untar
@@ -46,7 +47,7 @@ async def server(kms: FaithfulKms, tmp_path_factory: pytest.TempPathFactory) -> 
     """With less patience than by default, and nothing that asks KMS by itself while a test runs."""
     with pytest.MonkeyPatch.context() as environment:
         patience = KmsPatience(connect=1.5, read=1.5, attempts=2)
-        environment.setattr(app, "open_kms", partial(open_kms, patience=patience))
+        environment.setattr(kms_adapter, "open_kms", partial(open_kms, patience=patience))
         async with serving_on_kms(kms, tmp_path_factory.mktemp("data"), key_probe_interval=3600) as running:
             yield running
 

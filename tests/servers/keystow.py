@@ -10,17 +10,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 START_TIMEOUT = 60  # seconds; it imports much
 _STOP_TIMEOUT = 60  # more than a drain takes
+
+
+class ServerProcess(Protocol):
+    """As subprocess.Popen."""
+
+    pid: int
+
+    def send_signal(self, number: int, /) -> None: ...
+    def wait(self, timeout: float) -> int | None: ...
 
 
 @dataclass
 class KeystowServer:
     """A server's process. ``output`` grows while it runs: what it wrote to standard error, line by line."""
 
-    process: subprocess.Popen[str]
+    process: ServerProcess
     address: str = ""
     output: list[str] = field(default_factory=list)
     grown: threading.Condition = field(default_factory=threading.Condition)
@@ -53,11 +62,11 @@ class KeystowServer:
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
-        self.process.kill()
+        self.process.send_signal(signal.SIGKILL)
         self.process.wait(_STOP_TIMEOUT)
 
-    def wait(self) -> int:
-        """Until it has stopped; its exit code."""
+    def wait(self) -> int | None:
+        """Until it has stopped; its exit code, if anybody knows."""
         return self.process.wait(_STOP_TIMEOUT)
 
 
@@ -69,35 +78,48 @@ def keystow_server(
 
     Raises RuntimeError, with what it said, if it does not start.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("KEYSTOW_")}
-    environment |= {"KEYSTOW_LISTEN": "127.0.0.1:0", "KEYSTOW_DATA_DIR": str(data_dir), **(settings or {})}
     command = [sys.executable, "-m", "keystow_service", "serve"]
     if config is not None:
         command += ["--config", str(config)]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
-        server = KeystowServer(process)
-        told = threading.Event()
-        follower = threading.Thread(target=_follow, args=(server, told))
-        follower.start()
-        try:
-            told.wait(START_TIMEOUT)
-            if not server.address:
-                raise RuntimeError(f"the server did not start: {server.output}")
+    with subprocess.Popen(
+        command, env=environment(data_dir, settings or {}), stderr=subprocess.PIPE, text=True, encoding="utf-8"
+    ) as process:
+        assert process.stderr is not None
+        with followed(process, process.stderr) as server:
             yield server
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_TIMEOUT)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            follower.join()
 
 
-def _follow(server: KeystowServer, told: threading.Event) -> None:
-    """Read the server's log to its end, so that the pipe never fills up. ``told`` is set also if the server dies."""
-    assert server.process.stderr is not None
+def environment(data_dir: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """Ours, with these settings and no others."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("KEYSTOW_")}
+    return inherited | {"KEYSTOW_LISTEN": "127.0.0.1:0", "KEYSTOW_DATA_DIR": str(data_dir), **settings}
+
+
+@contextmanager
+def followed(process: ServerProcess, output: IO[str]) -> Iterator[KeystowServer]:
+    """A process that has just begun, once it serves; stopped gracefully at the end. Raises as keystow_server."""
+    server = KeystowServer(process)
+    told = threading.Event()
+    follower = threading.Thread(target=_follow, args=(server, output, told))
+    follower.start()
     try:
-        for line in server.process.stderr:
+        told.wait(START_TIMEOUT)
+        if not server.address:
+            raise RuntimeError(f"the server did not start: {server.output}")
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        follower.join()
+
+
+def _follow(server: KeystowServer, output: IO[str], told: threading.Event) -> None:
+    """Read the server's log to its end, so that the pipe never fills up. ``told`` is set also if the server dies."""
+    try:
+        for line in output:
             with server.grown:
                 server.output.append(line)
                 server.grown.notify_all()
