@@ -6,7 +6,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,13 @@ class Command:
         """What it leaves to later processes, apart from the user's own."""
         return self.directory.parent / "state"
 
-    def start(self, *arguments: str, **streams: Any) -> "subprocess.Popen[bytes]":
-        """Start it, and leave the rest to the test. Tests run in the background may ignore SIGINT; it must not."""
-        command = ["env", "--default-signal=INT", str(KEYSTOW), *arguments]
+    def start(self, *arguments: str, closed: Sequence[int] = (), **streams: Any) -> "subprocess.Popen[bytes]":
+        """Start it, and leave the rest to the test; standard streams that are ``closed`` it does not have at all.
+
+        Tests run in the background may ignore SIGINT; it must not.
+        """
+        closing = " ".join(f"{number}>&-" for number in closed)
+        command = ["env", "--default-signal=INT", "sh", "-c", f'exec "$@" {closing}', "sh", str(KEYSTOW), *arguments]
         return subprocess.Popen(command, cwd=self.directory, env=self.environment, **streams)
 
     def on_terminal(self, *arguments: str, typed: bytes = b"") -> tuple[int, str]:

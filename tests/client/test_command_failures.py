@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
@@ -213,6 +214,33 @@ def test_what_concerns_everything_stops_everything(
     assert result.code == code
     assert "the rest was not tried" in result.err
     assert len(server.storage.requests["PutSmall"]) <= 4
+
+
+def test_one_object_has_no_rest(server: ScriptedServer, keystow: Command) -> None:
+    """Nobody is told that something was not tried where there was nothing else."""
+    server.storage.next("Get", fail(Code.FAILED_PRECONDITION, "KMS_KEY_DISABLED", "wait"))
+    result = keystow.in_process("get", "acme:k", "dest")
+    assert (result.code, result.err.count("\n")) == (6, 1)
+
+
+@pytest.mark.parametrize("arguments", [("server-info",), ("ls", "acme"), ("cat", "acme:k"), ("get", "acme:k", "-")])
+def test_results_that_cannot_be_written(server: ScriptedServer, keystow: Command, arguments: tuple[str, ...]) -> None:
+    """Where standard output is closed or full, that is a failure in one line, and no other file gets the results."""
+    server.storage.add("k", b"data")
+    with Path("/dev/full").open("wb") as full:
+        for streams in ({"closed": (1,)}, {"stdout": full}):
+            with keystow.start(*arguments, stderr=PIPE, **streams) as process:
+                _, err = process.communicate()
+            assert process.returncode == 1
+            assert err.startswith(b"keystow: ")
+            assert err.count(b"\n") == 1
+
+
+def test_failures_that_nobody_can_hear(keystow: Command) -> None:
+    """Where standard error is closed, the exit code is all there is."""
+    with keystow.start("get", "acme:missing", closed=(0, 2)) as process:
+        process.wait()
+    assert process.returncode == 3
 
 
 def test_an_unreadable_file_is_reported(server: ScriptedServer, keystow: Command) -> None:

@@ -14,6 +14,7 @@ from keystow_client.cli.export import export
 from keystow_client.cli.get import get
 from keystow_client.cli.objects import cat, ls, rm, stat
 from keystow_client.cli.options import SharedOptions, with_shared_options
+from keystow_client.cli.output import Output
 from keystow_client.cli.put import put
 from keystow_client.cli.tenants import data_centers, server_info, tenant_app
 
@@ -72,8 +73,8 @@ def main() -> None:
         code = ended.code
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads any more; the interpreter must not find that out again when it ends.
+    except OSError as error:
+        # The interpreter must not find that out again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.BROKEN_PIPE
+        code = ExitCode.BROKEN_PIPE if isinstance(error, BrokenPipeError) else Output(as_json=False).failure("", error)
     sys.exit(code)  # type: ignore[arg-type]  # what SystemExit carries is what sys.exit takes

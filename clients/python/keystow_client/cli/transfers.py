@@ -36,6 +36,7 @@ class Tally:
     count: int = 0
     size: int = 0
     failures: list[ExitCode] = field(default_factory=list)
+    stopped: bool = False  # before everything was tried
 
     def done(self, size: int) -> None:
         """One transfer of so many bytes."""
@@ -48,6 +49,8 @@ class Tally:
 
     def sum_up(self, *, many: bool) -> ExitCode:
         """The exit code for everything; where ``many`` were meant, whoever watches or must act is told how it went."""
+        if many and self.stopped:
+            self.output.note("stopped: the rest was not tried")
         if many and (self.failures or sys.stderr.isatty()):
             failed = f"; {len(self.failures)} failed" if self.failures else ""
             self.output.note(f"{self.count} transferred, {human_size(self.size)}{failed}")
@@ -73,7 +76,7 @@ class Transfers(Generic[_Job]):
             try:
                 await asyncio.gather(*workers)
             except _StoppedError:
-                self._tally.output.note("stopped: the rest was not tried")
+                self._tally.stopped = True
             finally:
                 for worker in workers:
                     worker.cancel()
