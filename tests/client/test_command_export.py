@@ -260,6 +260,12 @@ def test_a_failure_before_the_first_byte_leaves_nothing(exporting: Exporting, ke
     assert names(keystow.directory) == ["keys"]
 
 
+def test_an_archive_of_nothing_is_told(keystow: Command) -> None:
+    """It is whole, but whoever has mistyped the prefix should know."""
+    result = keystow.in_process("export", f"{TENANT}:mistyped", "-o", FILE)
+    assert (result.code, result.lines, result.err) == (0, [FILE], "keystow: 0 objects exported, 0 B\n")
+
+
 def test_what_damage_leaves_out_is_told(exporting: Exporting, keystow: Command) -> None:
     """With --on-error stop it ends the export; with continue each failure is told, and the code is 9."""
     tenant = "leaves-out"
@@ -268,8 +274,10 @@ def test_what_damage_leaves_out_is_told(exporting: Exporting, keystow: Command) 
     flip(-200)(exporting.largest(tenant))
     result = keystow.in_process("export", tenant, "-o", FILE)
     assert result.code == 7
-    assert "OBJECT_TAMPERED" in result.err
-    assert f"{PART} holds what has come: --continue" in result.err
+    assert f"keystow: {tenant}:a/b: OBJECT_TAMPERED" in result.err
+    assert f"{PART} holds what has come: --continue meets this object again; --force --on-error continue" in result.err
+    [failure] = keystow.in_process("export", tenant, "-o", FILE, "--continue", "--json").failures
+    assert failure["subject"] == f"{tenant}:a/b"
     result = keystow.in_process("export", tenant, "-o", "some.tar", "--on-error", "continue")
     assert (result.code, result.lines) == (9, ["some.tar"])
     assert f"keystow: {tenant}:a/b: OBJECT_TAMPERED" in result.err

@@ -37,7 +37,7 @@ Exit codes:
   5  no or bad credentials, or not allowed
   6  the tenant's KMS key cannot be used (reasons KMS_*), or check-key found so
   7  what is stored, or what arrived, is damaged
-  8  the service cannot be reached or is too busy, after all retries
+  8  the service cannot be reached or is too busy, after all retries; or is full, or TLS keeps it apart
   9  the archive is whole, but objects that failed are missing from it (export --on-error continue)
 130  interrupted by Ctrl-C (143 by SIGTERM, 141 when the reader of the output went away)
 """

@@ -91,7 +91,7 @@ async def export(
     """Export many objects as one archive.
 
     FILE appears once the archive is whole. Until then FILE.keystow-part grows beside it, and FILE.keystow-checkpoint
-    says how --continue goes on with it, even after this command was killed; a zip archive leaves nothing. Standard
+    says how --continue goes on with it, even after this command was killed; a zip archive cannot be continued. Standard
     output gets each byte once, and the exit code says whether they are all.
 
     With --on-error continue, objects that cannot be exported are reported, and the exit code is 9. Prints FILE.
@@ -109,9 +109,10 @@ async def export(
             summary = await _in_parts(wanted, Path(output), go_on=go_on, overwrite=force)
     if output != STANDARD:
         session.output.line(output, {**describe(summary), "path": output})
-    if summary.failed_count or sys.stderr.isatty():
+    if summary.failed_count or not summary.object_count or sys.stderr.isatty():  # a mistyped prefix selects nothing
+        objects = "1 object" if summary.object_count == 1 else f"{summary.object_count} objects"
         failed = f"; {summary.failed_count} failed" if summary.failed_count else ""
-        session.output.note(f"{summary.object_count} objects exported, {human_size(summary.total_size)}{failed}")
+        session.output.note(f"{objects} exported, {human_size(summary.total_size)}{failed}")
     return ExitCode.OK if summary.complete else ExitCode.INCOMPLETE
 
 
@@ -169,4 +170,6 @@ def _what_helps(error: KeystowError | OSError) -> str:
     match error:
         case KeystowError(reason="CHECKPOINT_TOKEN_INVALID") | IntegrityError(recovery=Recovery.NONE):
             return "--force begins anew"
+        case KeystowError(recovery=Recovery.NONE) if "objectKey" in error.metadata:
+            return "--continue meets this object again; --force --on-error continue begins anew, and leaves it out"
     return "--continue goes on with it"

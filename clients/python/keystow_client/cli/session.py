@@ -67,12 +67,19 @@ def _run(function: Command[Any], shared: SharedOptions, arguments: dict[str, Any
     except typer.BadParameter:
         raise  # Typer shows how the command is used
     except (KeystowError, OSError, ValueError, StateError) as error:
-        return output.failure(_subject(function, arguments) if output.as_json else "", error)
+        return output.failure(_object(error) or (_subject(function, arguments) if output.as_json else ""), error)
     except Exception as error:
         if os.environ.get("KEYSTOW_DEBUG"):
             raise
         output.note(f"a bug: {type(error).__name__}. Run it again with KEYSTOW_DEBUG=1 and report what it prints.")
         return ExitCode.OTHER
+
+
+def _object(error: Exception) -> str:
+    """Which object failed, where the service says so: of an export that is one of many."""
+    metadata = error.metadata if isinstance(error, KeystowError) else {}
+    tenant, key = metadata.get("tenantId"), metadata.get("objectKey")
+    return f"{tenant}:{key}" if tenant and key else ""
 
 
 def _subject(function: Command[Any], arguments: dict[str, Any]) -> str:
