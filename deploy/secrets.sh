@@ -6,8 +6,8 @@ set -eu
 cd "$(dirname "$0")"
 
 if [ -e .env ]; then
-    echo "deploy/.env is there already, and stays as it is." >&2
-    exit 1
+    echo "deploy/.env is there already, and stays as it is."
+    exit
 fi
 # Letters and digits alone, because one of them is part of a URL.
 secret() { od -An -N32 -tx1 /dev/urandom | tr -d ' \n'; }
