@@ -5,12 +5,36 @@ starts inherit it. What is shared by several callers, such as one request to KMS
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from keystow_service.model import Caller
+from keystow_service.audit import KeyUse
+from keystow_service.model import Caller, KeyArn
 
 # The principal of what nobody called for. No certificate and no token can name it: theirs have no leading "@".
 SERVICE = Caller("@keystow-service")
+
+
+class KeyUseObserver(Protocol):
+    """Is told of the data keys that are used on somebody's behalf."""
+
+    def taken(self, arn: KeyArn, use: KeyUse, *, cached: bool) -> None:
+        """A data key, for one object; ``cached``: it was in memory, and KMS was not waited for."""
+        ...
+
+    def rested(self, arn: KeyArn, use: KeyUse, kms_request_id: str) -> None:
+        """The use rests on this answer of KMS: it gave the data key, or proved the lease."""
+        ...
+
+
+class _Nobody:
+    """Where no uses are told: the service's own work takes no data keys for objects."""
+
+    def taken(self, arn: KeyArn, use: KeyUse, *, cached: bool) -> None:
+        pass
+
+    def rested(self, arn: KeyArn, use: KeyUse, kms_request_id: str) -> None:
+        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +45,7 @@ class Acting:
     operation: str  # the RPC's method, or a name such as "KeyProbe"
     request_id: str = ""
     deadline: float = float("inf")  # in the running loop's time; nobody waits for an answer that comes later
+    key_uses: KeyUseObserver = field(default_factory=_Nobody)
 
 
 _ITSELF = Acting(SERVICE, "Service")

@@ -7,10 +7,14 @@ from importlib.metadata import version
 from random import SystemRandom
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from keystow.v1 import storage_pb2, storage_pb2_grpc, tenants_pb2, tenants_pb2_grpc
+from keystow_service.adapters.audit.keys import AuditError
+from keystow_service.adapters.audit.log import AuditPolicy, NoAuditLog, open_audit_log
+from keystow_service.adapters.audit.writer import WriterPolicy
 from keystow_service.adapters.cached_registry import CachedRegistry
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.keyring_admin import KeyringAdmin
@@ -21,6 +25,7 @@ from keystow_service.adapters.registry import open_registry
 from keystow_service.adapters.root_key import KeyringError
 from keystow_service.adapters.tls_files import TlsFilesError, WatchedTlsFiles
 from keystow_service.errors import KeystowError
+from keystow_service.keys.audited import AuditedKeyService
 from keystow_service.keys.checks import KeyChecks
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
@@ -45,18 +50,22 @@ from keystow_service.objects.resume import AbortPut, ResumePut
 from keystow_service.objects.standing import RepeatedPut
 from keystow_service.objects.stat import StatObject
 from keystow_service.objects.transfer import PutPolicy, Transfer
-from keystow_service.ports import Clock, KeyService, ObjectStore, Site, Sites, TenantRegistry
+from keystow_service.ports import AuditLog, Clock, KeyService, ObjectStore, Site, Sites, TenantRegistry
 from keystow_service.rpc.interceptors import CallInterceptor
 from keystow_service.rpc.storage import Limits, ObjectUseCases, StorageService
 from keystow_service.rpc.tenants import TenantService
 from keystow_service.rpc.tls import server_credentials
-from keystow_service.settings import DataCenterSettings, Settings
+from keystow_service.settings import AuditFailure, DataCenterSettings, Settings
+
+log = structlog.get_logger(__name__)
 
 _SERVICES = (
     storage_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name,
     tenants_pb2.DESCRIPTOR.services_by_name["TenantService"].full_name,
 )
 _REGISTRY_CACHE_TTL = 10.0
+_AUDIT_RECORDS = 16_384  # in memory, while the disk does not take them
+_AUDIT_RESERVE_PER_CALL = 16 * 1024  # bytes of disk: half of it is more than a call's record is long
 _STOP_GRACE = 1.0  # for the answers of calls that have just ended
 # A chunk is at most 2 MiB; the rest is for what a newer client may add.
 MAX_MESSAGE_SIZE = 4 * MIB + 64 * 1024
@@ -79,13 +88,16 @@ async def open_server(settings: Settings, clock: Clock | None = None) -> AsyncIt
     async with AsyncExitStack() as stack:
         try:
             tls = WatchedTlsFiles(settings.tls_files) if settings.tls_files else None
-            storage, tenants = await _open_services(settings, clock, stack)
-        except (KeystowError, KeyringError, TlsFilesError) as error:
+            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            audit = await _open_audit_log(settings, clock, stack)
+            storage, tenants = await _open_services(settings, audit, clock, stack)
+        except (KeystowError, AuditError, KeyringError, TlsFilesError) as error:
             raise StartError(str(error)) from None
         except OSError as error:
             raise StartError(f"cannot use {error.filename or settings.data_dir}: {error.strerror}") from None
         calls = CallInterceptor(
             frozenset(_SERVICES),
+            audit,
             max_calls=settings.max_calls,
             stall_timeout=settings.stall_timeout,
             certificate_required=settings.tls_client_ca is not None,
@@ -123,13 +135,33 @@ def open_store(settings: Settings, data_center: str, clock: Clock) -> AbstractAs
     return open_s3(options)
 
 
+async def _open_audit_log(settings: Settings, clock: Clock, stack: AsyncExitStack) -> AuditLog:
+    if not settings.audit:
+        log.warning("audit_off")
+        return NoAuditLog()
+    refuse = settings.audit_on_failure is AuditFailure.REFUSE
+    policy = AuditPolicy(
+        refuse=refuse,
+        capacity=max(_AUDIT_RECORDS, 4 * settings.max_calls),
+        writer=WriterPolicy(
+            file_size=settings.audit_file_size,
+            reserve=_AUDIT_RESERVE_PER_CALL * settings.max_calls if refuse else 0,
+        ),
+    )
+    about = {
+        "version": version("keystow-service"),
+        "deployment": settings.deployment_id,
+        "on_failure": settings.audit_on_failure.value,
+    }
+    return await stack.enter_async_context(open_audit_log(settings.audit_files, clock, policy, about))
+
+
 async def _open_services(
-    settings: Settings, clock: Clock, stack: AsyncExitStack
+    settings: Settings, audit: AuditLog, clock: Clock, stack: AsyncExitStack
 ) -> tuple[StorageService, TenantService]:
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = await stack.enter_async_context(open_registry(settings.registry_in_force()))
     registry = CachedRegistry(database, ttl=_REGISTRY_CACHE_TTL, clock=clock)
-    sites = await _open_sites(settings, registry, clock, stack)
+    sites = await _open_sites(settings, registry, audit, clock, stack)
     # Half the interval, so that other replicas know in time that a key is in use here, and do not probe it.
     journal = KeyHealthJournal(registry, database.key_health, interval=settings.key_probe_interval / 2)
     key_health = KeyHealthBook(clock, journal.note)
@@ -199,7 +231,9 @@ async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[Non
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _open_sites(settings: Settings, registry: TenantRegistry, clock: Clock, stack: AsyncExitStack) -> Sites:
+async def _open_sites(
+    settings: Settings, registry: TenantRegistry, audit: AuditLog, clock: Clock, stack: AsyncExitStack
+) -> Sites:
     """Every data centre: its store and its keys, each on this machine or elsewhere."""
     stores = {
         name: await stack.enter_async_context(open_store(settings, name, clock)) for name in settings.data_centers
@@ -210,24 +244,28 @@ async def _open_sites(settings: Settings, registry: TenantRegistry, clock: Clock
     sites = {}
     for name, place in settings.data_centers.items():
         data_center = DataCenter(name, place.display_name or name, place.region)
-        keys, provider_key = await _open_keys(place, settings, clock, stack)
+        keys, provider_key = await _open_keys(place, settings, audit, clock, stack)
         sites[name] = Site(data_center, stores[name], keys, provider_key)
     return sites
 
 
 async def _open_keys(
-    place: DataCenterSettings, settings: Settings, clock: Clock, stack: AsyncExitStack
+    place: DataCenterSettings, settings: Settings, audit: AuditLog, clock: Clock, stack: AsyncExitStack
 ) -> tuple[KeyService, KeyArn]:
     """And the key of the tenants that bring none."""
+
+    def audited(keys: KeyService) -> KeyService:
+        return AuditedKeyService(keys, audit)
+
     if place.provider_key_arn is not None:
         from keystow_service.adapters.kms import open_kms  # noqa: PLC0415 - as above
 
-        kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint))
+        kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint, around=audited))
         return kms, KeyArn.parse(place.provider_key_arn)
     paths = settings.keyring_path, settings.keyring_path.with_name("root.key")
     admin = KeyringAdmin(*paths, clock)
     provider_key = await asyncio.to_thread(admin.ensure_provider_key, place.region)
-    return await asyncio.to_thread(open_local_keyring, *paths, clock), provider_key
+    return audited(await asyncio.to_thread(open_local_keyring, *paths, clock)), provider_key
 
 
 def _build(

@@ -9,7 +9,8 @@ from importlib.metadata import version
 import structlog
 import typer
 
-from keystow_service import allocator, cli_health, cli_keys, cli_reap, cli_tenants, log
+from keystow_service import allocator, cli_audit, cli_health, cli_keys, cli_reap, cli_tenants, log
+from keystow_service.adapters.audit.keys import AuditError, check_keys
 from keystow_service.adapters.tls_files import TlsFilesError, read_tls_files
 from keystow_service.cli_config import ConfigOption, refuse, settings_in_force
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_keys.keys, name="keys")
 app.add_typer(cli_tenants.tenants, name="tenants")
+app.add_typer(cli_audit.audit, name="audit")
 app.command()(cli_health.health)
 app.command()(cli_reap.reap)
 
@@ -65,6 +67,11 @@ def check_config(config: ConfigOption = None) -> None:
             read_tls_files(settings.tls_files)
         except TlsFilesError as error:
             refuse(error.problems)
+    if settings.audit_signing_key or settings.audit_hash_key:
+        try:
+            check_keys(settings.audit_files)
+        except AuditError as error:
+            refuse([str(error)])
     for name, value in settings.model_dump(mode="json", exclude={"data_centers"}).items():
         typer.echo(f"{name} = {value}")
     for name, place in settings.data_centers.items():

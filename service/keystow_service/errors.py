@@ -467,6 +467,13 @@ class StreamStalledError(KeystowError):
     recovery = Recovery.RESUME
 
 
+class AuditUnavailableError(KeystowError):
+    """The server must not do what it cannot write to its audit log, and it cannot write. Alarm."""
+
+    reason = "AUDIT_UNAVAILABLE"
+    recovery = Recovery.RETRY
+
+
 class ShuttingDownError(KeystowError):
     """The server is shutting down."""
 

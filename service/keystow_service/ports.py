@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from keystow_service.audit import AuditRecord
 from keystow_service.envelope.part_chain import PartChain
 from keystow_service.errors import RequestInvalidError, StoreMisconfiguredError, Violation
 from keystow_service.model import (
@@ -270,6 +271,28 @@ class KeyHealthRecords(Protocol):
 
     async def unobserved(self, since: datetime, *, limit: int) -> Sequence[Tenant]:
         """Tenants whose own keys nothing was seen of since then, the longest unseen first."""
+        ...
+
+
+# --- Audit ------------------------------------------------------------------------------------------------------------
+
+
+class AuditLog(Protocol):
+    """Who did what. Not written is never silent: refused beforehand, or alarmed and counted, as the operator chose."""
+
+    def admit(self) -> None:
+        """Before anything is begun. Raises AuditUnavailableError if its record could not be written, and must be."""
+        ...
+
+    def record(self, record: AuditRecord) -> None:
+        """Take it, at once: the disk is waited for elsewhere."""
+        ...
+
+    async def durable(self) -> None:
+        """Where a record must be written: until all records so far are on the disk. Elsewhere returns at once.
+
+        Raises AuditUnavailableError. What was taken is kept then, and written when it can be.
+        """
         ...
 
 

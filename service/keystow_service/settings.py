@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableVariableError
 
+from keystow_service.adapters.audit.keys import AuditFiles
 from keystow_service.adapters.tls_files import TlsFiles
 from keystow_service.envelope.layout import MAX_SIZE
 from keystow_service.errors import KmsKeyArnInvalidError
@@ -58,6 +59,13 @@ class LogFormat(StrEnum):
 
     JSON = "json"
     CONSOLE = "console"
+
+
+class AuditFailure(StrEnum):
+    """What the server does while it cannot write its audit log."""
+
+    ALARM = "alarm"  # goes on, says so, and counts what the log lacks
+    REFUSE = "refuse"  # does nothing that it cannot record
 
 
 class DataCenterSettings(BaseModel):
@@ -168,6 +176,15 @@ class Settings(BaseSettings):
 
     log_format: LogFormat = LogFormat.JSON
 
+    audit: bool = True
+    # By default audit/ in data_dir. Replicas may share one directory, and should share both keys.
+    audit_dir: Path | None = None
+    audit_file_size: Annotated[int, Field(ge=64 * 1024)] = 64 * MIB
+    audit_on_failure: AuditFailure = AuditFailure.ALARM
+    # Files: an Ed25519 private key in PEM form, 32 random bytes. By default made beside the log.
+    audit_signing_key: Path | None = None
+    audit_hash_key: Path | None = None
+
     @field_validator("kms_principal_arn")
     @classmethod
     def _names_one_principal(cls, arn: str | None) -> str | None:
@@ -235,6 +252,11 @@ class Settings(BaseSettings):
         if self.registry_url is not None:
             return self.registry_url.get_secret_value()
         return f"sqlite+aiosqlite:///{self.registry_path.absolute()}"
+
+    @property
+    def audit_files(self) -> AuditFiles:
+        """Where the audit log and its keys are."""
+        return AuditFiles(self.audit_dir or self.data_dir / "audit", self.audit_signing_key, self.audit_hash_key)
 
     @property
     def tls_files(self) -> TlsFiles | None:

@@ -25,6 +25,7 @@ from keystow_service.errors import (
     StoreUnavailableError,
 )
 from keystow_service.ports import Absent, ConditionFailed, Matches
+from servers.small_disk import small_disk
 
 _PART = 64 * 1024
 
@@ -208,15 +209,6 @@ async def test_every_step_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 # --- Bad disks --------------------------------------------------------------------------------------------------------
-
-
-def small_disk(path: Path) -> tuple[str, ...]:
-    """What runs a command with a disk of 2 MiB at ``path``, which only that command sees."""
-    mount = f'mount -t tmpfs -o size=2m none {path} && exec "$@"'
-    inside = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
-    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine lets us mount no small disk")
-    return inside
 
 
 @pytest.mark.parametrize("task", ["outgrow", "fill"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from keystow_service.adapters.posix_files import sync_directory
+from keystow_service.adapters.posix_files import create_private_file
 from keystow_service.model import KeyArn
 
 _SIZE = 32
@@ -72,23 +72,8 @@ def load_root_key(path: Path) -> RootKey:
 
 
 def create_root_key(path: Path) -> None:
-    """Make the file, durable and whole or not at all. Raises FileExistsError, OSError.
-
-    Linked into place when complete: a plain exclusive create would show other processes an empty file, and leave one
-    behind after a crash.
-    """
-    unnamed = path.with_name(path.name + ".new")
-    unnamed.unlink(missing_ok=True)
-    descriptor = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(_SIZE))
-            file.flush()
-            os.fsync(descriptor)
-        path.hardlink_to(unnamed)
-    finally:
-        unnamed.unlink()
-    sync_directory(path.parent)
+    """Make the file, durable and whole or not at all. Raises FileExistsError, OSError."""
+    create_private_file(path, os.urandom(_SIZE))
 
 
 def _aad(arn: KeyArn, version: int) -> bytes:

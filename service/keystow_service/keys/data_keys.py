@@ -71,9 +71,8 @@ class DataKeys:
         """
         keys = self._of(tenant)
         opened = await keys.opening.for_object(wrapped)
-        held = keys.sealing.held(opened.data_key)
-        await held.hold()
-        return held
+        await keys.sealing.hold()
+        return keys.sealing.held(opened.data_key, cached=True)
 
     async def probe(self, tenant: Tenant) -> None:
         """Use the key if nobody has lately, and keep no data key for a tenant that has none. Raises as for_sealing."""

@@ -34,13 +34,14 @@ class Sending:
 class Lease:
     """The proof for one tenant and one operation. See the module."""
 
-    __slots__ = ("_clock", "_policy", "_proven", "_proven_at", "_refused", "_retry_at", "sent")
+    __slots__ = ("_clock", "_policy", "_proven", "_proven_at", "_refused", "_retry_at", "proof", "sent")
 
     def __init__(self, clock: Clock, policy: LeasePolicy) -> None:
         self._clock = clock
         self._policy = policy
         self.sent = 0  # requests so far
         self._proven = 0  # the newest of them that KMS did
+        self.proof = ""  # its request id, as in DataKey
         self._proven_at: float | None = None  # when that was sent; None once it proves nothing
         self._refused = 0  # the newest that had been sent when KMS last refused
         self._retry_at = float("-inf")
@@ -50,12 +51,12 @@ class Lease:
         self.sent += 1
         return Sending(self.sent, self._clock.boottime())
 
-    def prove(self, sending: Sending) -> bool:
-        """KMS did as that request asked. False if it has refused one since, so that this proves nothing."""
+    def prove(self, sending: Sending, request_id: str) -> bool:
+        """KMS did as that request asked, under this id. False if it has refused one since: then this proves nothing."""
         if sending.number <= self._refused:
             return False
         if self._proven_at is None or sending.number > self._proven:
-            self._proven, self._proven_at = sending.number, sending.time
+            self._proven, self._proven_at, self.proof = sending.number, sending.time, request_id
         return True
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from functools import partial
 
+from keystow_service.audit import KeyUse
 from keystow_service.errors import WrappedKeyInvalidError
 from keystow_service.keys.expiry import Expiry
 from keystow_service.keys.held_key import HeldKey
@@ -30,11 +31,13 @@ class OpeningKeys:
     async def for_object(self, wrapped: bytes) -> HeldKey:
         """The data key of a stored object. Raises KeyRefusal, WrappedKeyInvalidError, Kms… errors."""
         key = await self._hold(wrapped)
+        cached = False
         if key is None and (key := self._opened.get(wrapped)) is not None:
+            cached = True
             self._opened.move_to_end(wrapped)
         if key is None:
             key = await self._unwrap(wrapped).answer()
-        return HeldKey(key, self.lease, partial(self._hold, wrapped))
+        return HeldKey(key, self.lease, partial(self._hold, wrapped), self._key.arn, KeyUse.OPEN, cached=cached)
 
     def drop(self) -> None:
         """Forget what is cached."""

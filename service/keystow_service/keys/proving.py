@@ -74,7 +74,7 @@ class Proving:
                 if isinstance(error, KeystowError):
                     self._observer.failed(self._key.tenant_id, error)
                 raise
-            if self._lease.prove(sending):
+            if self._lease.prove(sending, answer.request_id):
                 self._observer.succeeded(self._key.tenant_id, answer.request_id)
                 if not self._lease.confirmed():
                     raise self._too_late()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from keystow_service.audit import KeyUse
 from keystow_service.keys.expiry import Expiry
 from keystow_service.keys.held_key import HeldKey
 from keystow_service.keys.lease import Lease, LeasePolicy
@@ -37,17 +38,18 @@ class SealingKeys:
         """A data key for one new object. Raises KeyRefusal, Kms… errors."""
         begun = self.lease.sent
         generated = self._newest if self.lease.live() else None
+        cached = generated is not None
         self._renew_if_due()
         while generated is None or generated.objects >= self._policy.data_key_max_objects:
-            generated = await self._generate().answer()
+            generated, cached = await self._generate().answer(), False
             if not self.lease.serves(begun):
                 generated = None
         generated.objects += 1
-        return self.held(generated.key)
+        return self.held(generated.key, cached=cached)
 
-    def held(self, key: DataKey) -> HeldKey:
-        """The data key of an object whose sealing goes on, once the lease is held."""
-        return HeldKey(key, self.lease, self.hold)
+    def held(self, key: DataKey, *, cached: bool) -> HeldKey:
+        """This data key, for one object, now that the lease is held."""
+        return HeldKey(key, self.lease, self.hold, self._key.arn, KeyUse.SEAL, cached=cached)
 
     async def hold(self) -> None:
         """See HeldKey.hold."""

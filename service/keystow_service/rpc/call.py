@@ -5,7 +5,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from keystow_service.model import ANONYMOUS, MAX_KEY_SIZE, Caller
+from keystow_service.audit import Action, KeyUses, RpcEnded
+from keystow_service.errors import RequestInvalidError
+from keystow_service.model import ANONYMOUS, MAX_KEY_SIZE, Caller, TenantId
+from keystow_service.rpc import translate
 
 
 @dataclass(slots=True)
@@ -28,6 +31,32 @@ class Call:
         """Remember what the request names. What is too long to be a name would make its status too large to send."""
         named = {"tenantId": tenant_id, "objectKey": key, "uploadId": upload_id}
         self.about.update({name: value for name, value in named.items() if 0 < len(value.encode()) <= MAX_KEY_SIZE})
+
+    def action(self) -> Action:
+        """Who does what, for the audit log: a text that is no tenant's id is nobody's."""
+        return Action(self.request_id, self.caller.principal, self.method, _tenant_id(self.about.get("tenantId", "")))
+
+    def ended(self, code: str, reason: str, seconds: float, peer: str, key_uses: tuple[KeyUses, ...]) -> RpcEnded:
+        """Its audit record."""
+        return RpcEnded(
+            self.action(),
+            peer=peer,
+            object_key=self.about.get("objectKey", ""),
+            code=code,
+            reason=reason,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+            last_plaintext=self.last_plaintext,
+            seconds=seconds,
+            key_uses=key_uses,
+        )
+
+
+def _tenant_id(text: str) -> TenantId | None:
+    try:
+        return translate.tenant_id(text)
+    except RequestInvalidError:
+        return None
 
 
 current_call: ContextVar[Call] = ContextVar("current_call")

@@ -1,4 +1,4 @@
-"""Around every keystow RPC: readable requests, one status with its reason, one log line.
+"""Around every keystow RPC: readable requests, one status with its reason, one log line, one audit record.
 
 Nothing but the statuses of ``status.py`` leaves here: requests that do not parse become REQUEST_INVALID, exceptions
 without a name become INTERNAL with a request id, and the texts of either stay inside. Cancellation is passed on.
@@ -21,7 +21,9 @@ from grpc_status import rpc_status
 
 from keystow.v1 import storage_pb2
 from keystow_service.acting import Acting, acting
+from keystow_service.audit import KeysUsed
 from keystow_service.errors import (
+    AuditUnavailableError,
     InternalError,
     KeystowError,
     OverloadedError,
@@ -31,8 +33,10 @@ from keystow_service.errors import (
     Violation,
 )
 from keystow_service.model import Caller
+from keystow_service.ports import AuditLog
 from keystow_service.rpc.call import Call, current_call
 from keystow_service.rpc.field_size import field_size
+from keystow_service.rpc.key_uses import KeyUseTally
 from keystow_service.rpc.status import STATUS, to_status
 from keystow_service.rpc.tls import caller_of
 
@@ -75,7 +79,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """See the module."""
 
     def __init__(
-        self, services: frozenset[str], *, max_calls: int, stall_timeout: float, certificate_required: bool
+        self,
+        services: frozenset[str],
+        audit: AuditLog,
+        *,
+        max_calls: int,
+        stall_timeout: float,
+        certificate_required: bool,
     ) -> None:
         """``services`` are the full names of the gRPC services that are ours; others pass untouched.
 
@@ -83,6 +93,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         certificate is required, it names the caller.
         """
         self._services = services
+        self._audit = audit
         self._calls = _CallsUnderWay(max_calls)
         self._stall_timeout = stall_timeout
         self._identify = partial(caller_of, certificate_required=certificate_required)
@@ -101,7 +112,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             service, _, name = method.lstrip("/").partition("/")
             if handler is None or service not in self._services:
                 return handler
-            wrapped = self._handlers[method] = _wrap(handler, name, self._calls, self._stall_timeout, self._identify)
+            wrapped = self._handlers[method] = _wrap(
+                handler, name, self._calls, self._audit, self._stall_timeout, self._identify
+            )
         return wrapped
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - giving up is not an error here
@@ -142,7 +155,9 @@ class _CallsUnderWay:
             )
 
 
-def _wrap(handler: Any, name: str, calls: _CallsUnderWay, stall_timeout: float, identify: Identify) -> Any:
+def _wrap(
+    handler: Any, name: str, calls: _CallsUnderWay, audit: AuditLog, stall_timeout: float, identify: Identify
+) -> Any:
     parse = handler.request_deserializer
     header = _HEADERS.get(name)
 
@@ -159,7 +174,7 @@ def _wrap(handler: Any, name: str, calls: _CallsUnderWay, stall_timeout: float, 
     stream = _reading_one(one_request, stall_timeout) if one_request else handler.stream_stream
 
     async def with_stream(requests: Any, context: Context) -> None:
-        await _conduct(name, context, calls, identify, lambda _: stream(requests, context))
+        await _conduct(name, context, calls, audit, identify, lambda _: stream(requests, context))
 
     return grpc.stream_stream_rpc_method_handler(with_stream, deserialize, handler.response_serializer)
 
@@ -189,16 +204,24 @@ def _reading_one(answer: Any, stall_timeout: float) -> Any:
 
 
 async def _conduct(
-    name: str, context: Context, calls: _CallsUnderWay, identify: Identify, run: Callable[[Call], Awaitable[Any]]
+    name: str,
+    context: Context,
+    calls: _CallsUnderWay,
+    audit: AuditLog,
+    identify: Identify,
+    run: Callable[[Call], Awaitable[Any]],
 ) -> Any:
     call = Call(name)
     current_call.set(call)
+    key_uses = KeyUseTally(lambda uses: audit.record(KeysUsed(call.action(), uses)))
     started = time.monotonic()
-    code, failure = "CANCELLED", None
+    code, failure, begun = "CANCELLED", None, False
     with calls:
         try:
+            audit.admit()
+            begun = True
             call.caller = identify(context.auth_context())
-            acting.set(Acting(call.caller, name, call.request_id, _deadline(context)))
+            acting.set(Acting(call.caller, name, call.request_id, _deadline(context), key_uses))
             calls.admit()
             answer = await run(call)
             code = "OK"
@@ -212,19 +235,27 @@ async def _conduct(
             failure = unexpected
             log.error("unexpected_exception", request_id=call.request_id, method=name, **_whereabouts(error))  # noqa: TRY400 - its text may hold secrets
         finally:
+            code, reason = (STATUS[type(failure)].name, failure.reason) if failure else (code, "")
+            seconds = time.monotonic() - started
             log.info(
                 "rpc",
                 method=name,
-                code=STATUS[type(failure)].name if failure else code,
-                reason=failure.reason if failure else "",
+                code=code,
+                reason=reason,
                 request_id=call.request_id,
                 principal=call.caller.principal,
                 tenant_id=call.about.get("tenantId", ""),
                 bytes_in=call.bytes_in,
                 bytes_out=call.bytes_out,
                 last_plaintext=call.last_plaintext.isoformat() if call.last_plaintext else "",
-                seconds=round(time.monotonic() - started, 6),
+                seconds=round(seconds, 6),
             )
+            if begun:  # else its refusal is counted
+                audit.record(call.ended(code, reason, seconds, context.peer(), key_uses.take()))
+        try:
+            await audit.durable()
+        except AuditUnavailableError as error:
+            failure = failure or error
         if failure is None:
             return answer
         await _end(context, call, failure)

@@ -77,6 +77,7 @@ STATUS: Mapping[type[KeystowError], grpc.StatusCode] = MappingProxyType(
         errors.QuotaExceededError: _Code.RESOURCE_EXHAUSTED,
         errors.OverloadedError: _Code.RESOURCE_EXHAUSTED,
         errors.StreamStalledError: _Code.DEADLINE_EXCEEDED,
+        errors.AuditUnavailableError: _Code.UNAVAILABLE,
         errors.ShuttingDownError: _Code.UNAVAILABLE,
     }
 )

@@ -1,0 +1,67 @@
+"""Whether an audit log is what its writers wrote. docs/audit.md says what this finds, and what nothing can.
+
+The promise: constant memory for each file and chain, whatever the size of the files, which are read twice.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from keystow_service.adapters.audit.chain_check import ChainCheck
+from keystow_service.adapters.audit.finding import Finding, Kind
+from keystow_service.adapters.audit.source import Claim, Line, Progress, Source, examine, lines_of
+
+
+def verify(
+    files: Iterable[Path],
+    keys: Sequence[Ed25519PublicKey],
+    *,
+    anchors: Iterable[Claim] = (),
+    partial: bool = False,
+    progress: Progress = lambda _: None,
+) -> Iterator[Finding]:
+    """What is wrong, as it is found. ``anchors`` are checkpoints that were kept elsewhere.
+
+    ``partial``: these files are not all there are; what stood before them, and other writers, need not be given.
+    Raises OSError, AuditError.
+    """
+    sources = [examine(path, progress) for path in files]
+    chains: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        chains[source.writer].append(source)
+    claims: dict[str, list[Claim]] = defaultdict(list)
+    for claim in chain(anchors, *(source.claims for source in sources)):
+        claims[claim.end.writer].append(claim)
+    for writer in sorted(claims.keys() - chains.keys()):
+        claim = max(claims[writer], key=lambda each: each.end.seq)
+        kind = Kind.PARTIAL if partial else Kind.ABSENT
+        text = f"no file of this writer is here, but its line {claim.end.seq} was seen by {claim.file}:{claim.line}"
+        yield Finding(kind, text, writer)
+    for writer, parts in sorted(chains.items()):
+        check = ChainCheck(writer, keys, claims[writer], partial=partial)
+        yield from _check(check, sorted(parts, key=lambda part: (part.first_seq, part.path.name)), progress)
+
+
+def _check(check: ChainCheck, parts: Sequence[Source], progress: Progress) -> Iterator[Finding]:
+    read: dict[bytes, Path] = {}
+    torn: Line | None = None
+    for part in parts:
+        if part.content in read:
+            text = f"holds the same as {read[part.content]}"
+            yield Finding(Kind.TWICE, text, part.writer, part.path)
+            continue
+        read[part.content] = part.path
+        if 0 < part.first_seq <= check.reached:
+            yield from check.branch(part.path, part.first_seq)
+        for line in lines_of(part.path, progress):
+            if torn is not None:
+                yield from check.line(torn)
+                torn = None
+            if line.whole:
+                yield from check.line(line)
+            else:
+                torn = line
+    yield from check.end(torn)

@@ -1,0 +1,153 @@
+"""``keystow-service audit``: what auditors and operators do with the audit log. docs/audit.md is for them.
+
+Exit codes: 0 nothing is wrong; 1 something is; 2 bad input, or a file that cannot be read.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from keystow_service.adapters.audit.anchors import read_anchors
+from keystow_service.adapters.audit.finding import Finding
+from keystow_service.adapters.audit.keys import (
+    AuditError,
+    load_object_hashes,
+    load_public_key,
+    load_signing_key,
+    public_pem,
+)
+from keystow_service.adapters.audit.source import files_in
+from keystow_service.adapters.audit.verify import verify as findings_in
+from keystow_service.cli_config import ConfigOption, refuse, settings_in_force
+from keystow_service.progress_line import ProgressLine
+
+EXIT_WRONG = 1
+
+audit = typer.Typer(
+    name="audit",
+    help="Check the audit log, and look things up in it.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE", help="Audit files, compressed or not, or directories. [default: the server's]"),
+]
+PublicKeys = Annotated[
+    list[Path] | None,
+    typer.Option("--public-key", help="As `audit public-key` prints it; repeatable. [default: the server's]"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")]
+Tenant = Annotated[str, typer.Argument(metavar="TENANT")]
+
+
+@audit.command()
+def verify(
+    *,
+    files: Files = None,
+    public_key: PublicKeys = None,
+    anchors: Annotated[
+        list[Path] | None,
+        typer.Option(help="Logs of the server, kept elsewhere: the checkpoints in them must be there; repeatable."),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Older files, and files of other servers, need not be there.")
+    ] = False,
+    as_json: AsJson = False,
+    config: ConfigOption = None,
+) -> None:
+    """Find what was deleted, altered, reordered, cut off or forked."""
+    with _explained():
+        settings = settings_in_force(config)
+        chosen = files_in(files or [settings.audit_files.directory])
+        if not chosen:
+            raise AuditError("There are no audit files there.")
+        keys = _public_keys(public_key, config)
+        claims = [claim for path in anchors or () for claim in read_anchors(path)]
+        with ProgressLine(2 * sum(path.stat().st_size for path in chosen)) as progress:
+            found = findings_in(chosen, keys, anchors=claims, partial=partial, progress=progress.add)
+            wrong, notes = _print(found, progress, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps({"summary": {"files": len(chosen), "wrong": wrong, "notes": notes}}))
+    else:
+        typer.echo(f"{len(chosen)} files: {wrong or 'nothing'} wrong" + (f", {notes} to note" if notes else ""))
+    if wrong:
+        raise typer.Exit(EXIT_WRONG)
+
+
+@audit.command("public-key")
+def public_key_command(config: ConfigOption = None) -> None:
+    """Print the key that the log's checkpoints are verified with, as PEM."""
+    with _explained():
+        typer.echo(public_pem(load_signing_key(settings_in_force(config).audit_files).public), nl=False)
+
+
+@audit.command("object-hash")
+def object_hash(
+    *,
+    tenant: Tenant,
+    key: Annotated[list[str], typer.Argument(metavar="KEY", help="Keys of objects.")],
+    config: ConfigOption = None,
+) -> None:
+    """Print how the log names objects of a tenant, a line for each."""
+    with _explained():
+        hashes = load_object_hashes(settings_in_force(config).audit_files)
+    for each in key:
+        typer.echo(hashes.hash(tenant, each))
+
+
+@audit.command("tenant-hash-key")
+def tenant_hash_key(*, tenant: Tenant, config: ConfigOption = None) -> None:
+    """Print the key under which a tenant's object keys are hashed, for that tenant's own auditors: hexadecimal."""
+    with _explained():
+        typer.echo(load_object_hashes(settings_in_force(config).audit_files).tenant_key(tenant).hex())
+
+
+def _public_keys(paths: Sequence[Path] | None, config: Path | None) -> Sequence[Ed25519PublicKey]:
+    if paths:
+        return [load_public_key(path) for path in paths]
+    try:
+        return [load_signing_key(settings_in_force(config).audit_files).public]
+    except AuditError as error:
+        raise AuditError(f"{error} To verify a log elsewhere, name its --public-key.") from None
+
+
+def _print(found: Iterable[Finding], progress: ProgressLine, *, as_json: bool) -> tuple[int, int]:
+    """As they come; how many are wrong, and how many are notes."""
+    wrong = notes = 0
+    for finding in found:
+        if finding.is_note:
+            notes += 1
+        else:
+            wrong += 1
+        progress.clear()
+        typer.echo(json.dumps(_as_json(finding)) if as_json else str(finding))
+    return wrong, notes
+
+
+def _as_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "kind": finding.kind.value,
+        "wrong": not finding.is_note,
+        "text": finding.text,
+        "writer": finding.writer,
+        "file": None if finding.file is None else str(finding.file),
+        "line": finding.line or None,
+    }
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """What went wrong, in words, on standard error."""
+    try:
+        yield
+    except AuditError as error:
+        refuse([str(error)])
+    except OSError as error:
+        refuse([f"{error.filename} cannot be read: {error.strerror}"])

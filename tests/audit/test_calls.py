@@ -1,0 +1,288 @@
+"""A server's audit log, with its keys in the faithful KMS: one record for each call and for each request to KMS.
+
+The server is told to refuse what it cannot record, so that what was answered is in the file.
+"""
+
+import asyncio
+import base64
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from audit.writing import entries_of, files_of, lines_of
+from keystow.v1.storage_pb2 import (
+    ERROR_POLICY_CONTINUE,
+    DeleteRequest,
+    GetRequest,
+    GetServerInfoRequest,
+    ListRequest,
+    PutHeader,
+    PutSmallRequest,
+    StatRequest,
+)
+from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF, GetTenantRequest
+from keystow_service.adapters import kms as kms_adapter
+from keystow_service.adapters.audit.keys import AuditFiles, load_object_hashes, load_signing_key
+from keystow_service.adapters.audit.verify import verify
+from keystow_service.adapters.kms import KmsPatience, open_kms
+from rpc.exports import export, request
+from rpc.interrupted import PART, begin
+from rpc.wire import MIB, TIMEOUT, chunk, content, failure, get, header, new_upload_id, put, send, send_put, until
+from servers.in_process import Server, register, serving
+from servers.kms.keys import Key
+from servers.kms.principals import CUSTOMER
+from servers.kms.server import faithful_kms
+from servers.kms.service import FaithfulKms
+from servers.kms.sessions import client_of
+from servers.on_kms import serving_on_kms
+from tls.port import answer, write_files
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+Entry = Mapping[str, Any]
+
+_numbers = itertools.count(1)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def kms() -> AsyncIterator[FaithfulKms]:
+    async with faithful_kms() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server(kms: FaithfulKms, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """Nothing in it asks KMS by itself while a test runs, and one request of its is one request to KMS."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setattr(kms_adapter, "open_kms", partial(open_kms, patience=KmsPatience(attempts=1)))
+        settings = {"audit_on_failure": "refuse", "key_probe_interval": 3600, "lease_refresh": 200, "lease_bound": 300}
+        async with serving_on_kms(kms, tmp_path_factory.mktemp("data"), **settings) as running:
+            yield running
+
+
+class Watch:
+    """What came to the log since it began to watch."""
+
+    def __init__(self, server: Server) -> None:
+        self._directory = server.data_dir / "audit"
+        self._before = len(entries_of(self._directory))
+
+    def seen(self, *events: str) -> Sequence[Entry]:
+        return [entry for entry in entries_of(self._directory)[self._before :] if entry["event"] in events]
+
+
+@pytest.fixture
+def watch(server: Server) -> Watch:
+    return Watch(server)
+
+
+async def tenant_of(server: Server, kms: FaithfulKms) -> tuple[str, Key]:
+    """A new tenant with a key of its own."""
+    tenant = f"tenant-{next(_numbers)}"
+    key = kms.create_key(tenant)
+    await register(server, tenant, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
+    return tenant, key
+
+
+async def put_small(server: Server, tenant: str, key: str, data: bytes) -> None:
+    head = PutHeader(tenant_id=tenant, key=key, upload_id=new_upload_id())
+    await server.storage.PutSmall(PutSmallRequest(header=head, data=data), timeout=TIMEOUT)
+
+
+async def test_one_record_for_each_call(server: Server, kms: FaithfulKms, watch: Watch) -> None:
+    """Done, refused and unreadable alike: who, what, to which object, how it ended, and how much flowed."""
+    tenant, _ = await tenant_of(server, kms)
+    await put(server, tenant, "key", content(3000))
+    await put_small(server, tenant, "small", b"12345")
+    await get(server, tenant, "key", offset=100, length=200)
+    archive = await export(server, request(tenant))
+    await server.storage.Stat(StatRequest(tenant_id=tenant, key="key"))
+    await server.storage.List(ListRequest(tenant_id=tenant, prefix="k"))
+    await server.tenants.GetTenant(GetTenantRequest(tenant_id=tenant))
+    await server.storage.Delete(DeleteRequest(tenant_id=tenant, key="key"))
+    await server.storage.GetServerInfo(GetServerInfoRequest())
+    failures = [
+        await failure(get(server, tenant, "key")),
+        await failure(send_put(server, header(tenant, "new"), chunk(0, b"abc"))),
+        await failure(get(server, "no tenant at all", "key")),
+        await failure(send(server, "Put", b"\xff")),
+        await failure(send(server, "Stat", b"\xff")),
+    ]
+    records = watch.seen("rpc")
+    hashes = load_object_hashes(AuditFiles(server.data_dir / "audit"))
+    key, small, new = (hashes.hash(tenant, name) for name in ("key", "small", "new"))
+    columns = ("operation", "tenant", "object", "code", "reason", "bytes_in", "bytes_out")
+    assert [tuple(record[column] for column in columns) for record in records] == [
+        ("RegisterTenant", tenant, "", "OK", "", 0, 0),
+        ("Put", tenant, key, "OK", "", 3000, 0),
+        ("PutSmall", tenant, small, "OK", "", 5, 0),
+        ("Get", tenant, key, "OK", "", 0, 200),
+        ("Export", tenant, "", "OK", "", 0, len(archive.data)),
+        ("Stat", tenant, key, "OK", "", 0, 0),
+        ("List", tenant, "", "OK", "", 0, 0),
+        ("GetTenant", tenant, "", "OK", "", 0, 0),
+        ("Delete", tenant, key, "OK", "", 0, 0),
+        ("GetServerInfo", "", "", "OK", "", 0, 0),
+        ("Get", tenant, key, "NOT_FOUND", "OBJECT_NOT_FOUND", 0, 0),
+        ("Put", tenant, new, "INVALID_ARGUMENT", "REQUEST_INVALID", 3, 0),
+        ("Get", "", "", "INVALID_ARGUMENT", "REQUEST_INVALID", 0, 0),
+        ("Put", "", "", "INVALID_ARGUMENT", "REQUEST_INVALID", 0, 0),
+        ("Stat", "", "", "INVALID_ARGUMENT", "REQUEST_INVALID", 0, 0),
+    ]
+    assert {record["caller"] for record in records} == {"anonymous"}
+    assert [record["operation"] for record in records if record["last_plaintext"]] == ["Get", "Export"]
+    assert all(record["peer"].startswith("ipv4:127.0.0.1:") for record in records)
+    told = [failed.metadata["requestId"] for failed in failures if failed.metadata]
+    assert [record["request_id"] for record in records[-5:]] == told
+
+
+async def test_calls_that_are_not_answered(server: Server, kms: FaithfulKms, watch: Watch) -> None:
+    """Clients that give up leave one record each, too."""
+    tenant, _ = await tenant_of(server, kms)
+    await put(server, tenant, "large", content(9 * MIB))
+    putting = await begin(server, tenant, "given up")
+    await putting.send(content(PART + MIB))
+    await putting.told_of(PART)
+    reading = server.storage.Get(GetRequest(tenant_id=tenant, key="large"), timeout=TIMEOUT)
+    await reading.read()
+    putting.call.cancel()
+    reading.cancel()
+    await until(lambda: len(watch.seen("rpc")) >= 4)
+    cancelled = {record["operation"]: record for record in watch.seen("rpc") if record["code"] == "CANCELLED"}
+    assert set(cancelled) == {"Get", "Put"}
+    assert PART < cancelled["Put"]["bytes_in"] <= PART + MIB
+    assert len(watch.seen("rpc")) == 4
+
+
+async def test_calls_that_the_server_ends(tmp_path: Path) -> None:
+    """A call that a stopping server does not wait for is recorded before the log is closed."""
+    async with serving(tmp_path, drain_timeout=0) as server:
+        tenant = await register(server, "acme")
+        putting = await begin(server, tenant, "key")
+        await putting.send(content(PART + MIB))
+        await putting.told_of(PART)
+    assert [(entry["operation"], entry["code"]) for entry in entries_of(tmp_path / "audit", "rpc")] == [
+        ("RegisterTenant", "OK"),
+        ("Put", "CANCELLED"),
+    ]
+    assert [entry["event"] for entry in entries_of(tmp_path / "audit")][-2:] == ["stop", "checkpoint"]
+
+
+async def test_a_refused_certificate(tmp_path: Path) -> None:
+    """Who may not call at all is recorded, as nobody, with the address that the call came from."""
+    files = write_files(tmp_path)
+    tls = {name.removeprefix("KEYSTOW_").lower(): value for name, value in files.mutual.items()}
+    nameless = files.authority.client("")
+    async with serving(tmp_path / "data", audit_on_failure="refuse", **tls) as server:
+        told = await asyncio.to_thread(answer, server.address, files.authority.pem, nameless)
+    assert told.startswith("UNAUTHENTICATED")
+    [record] = entries_of(tmp_path / "data" / "audit", "rpc")
+    assert (record["caller"], record["reason"]) == ("anonymous", "CREDENTIALS_INVALID")
+    assert record["peer"].startswith("ipv4:127.0.0.1:")
+
+
+# --- Keys and KMS -----------------------------------------------------------------------------------------------------
+
+
+async def test_every_request_to_kms(server: Server, kms: FaithfulKms, watch: Watch) -> None:
+    """Each that KMS got is there under its id, with key, context, outcome and the call that it was made for."""
+    before = len(kms.requests)
+    tenant, key = await tenant_of(server, kms)
+    await put(server, tenant, "key", b"content")
+    await get(server, tenant, "key")
+    async with client_of(kms, CUSTOMER) as customer:
+        await customer.disable_key(KeyId=key.arn)
+    other, their_key = await tenant_of(server, kms)
+    their_key.disable()
+    assert (await failure(put(server, other, "key", b"content"))).reason == "KMS_KEY_DISABLED"
+    attempts = watch.seen("kms")
+    got = [each for each in kms.requests[before:] if each.principal is not CUSTOMER]
+    assert [(each["kms_operation"], each["kms_key"], each["kms_request_id"]) for each in attempts] == [
+        (each.operation, each.key_arn, each.request_id) for each in got
+    ]
+    assert [each["context"] for each in attempts] == [dict(each.context) for each in got]
+    # Another tenant's context, and none, are tried at a registration and must be refused.
+    assert {each["reason"] for each in attempts} == {"", "KMS_ACCESS_DENIED", "KMS_KEY_DISABLED"}
+    calls = {record["request_id"]: record["operation"] for record in watch.seen("rpc")}
+    assert all(calls[each["request_id"]] == each["operation"] for each in attempts)
+    assert [each["operation"] for each in attempts if each["tenant"] == tenant][-2:] == ["Put", "Get"]
+
+
+async def test_every_use_of_a_key_is_tied_to_kms(server: Server, kms: FaithfulKms, watch: Watch) -> None:
+    """Uses from memory name the requests to KMS that the data keys came from, and those that proved the leases."""
+    tenant, key = await tenant_of(server, kms)
+    for name in ("a", "b", "c"):
+        await put(server, tenant, name, b"content")
+    await get(server, tenant, "a")
+    await get(server, tenant, "b")
+    await export(server, request(tenant))
+    [generated] = [each for each in watch.seen("kms") if each["operation"] == "Put"]
+    [decrypted] = [each for each in watch.seen("kms") if each["operation"] == "Get"]
+    sealed = {"use": "seal", "kms_key": key.arn, "count": 1, "kms_request_ids": [generated["kms_request_id"]]}
+    opened = {"use": "open", "kms_key": key.arn, "count": 1, "kms_request_ids": [decrypted["kms_request_id"]]}
+    records = watch.seen("rpc")[1:]
+    assert [record["key_uses"] for record in records] == [
+        [{**sealed, "cached": 0}],
+        [{**sealed, "cached": 1}],
+        [{**sealed, "cached": 1}],
+        [{**opened, "cached": 0}],
+        [{**opened, "cached": 1}],
+        [{**opened, "count": 3, "cached": 3}],
+    ]
+
+
+async def test_more_uses_than_one_record_takes(server: Server, kms: FaithfulKms, tmp_path: Path) -> None:
+    """An export that rests on many requests to KMS tells them in several records, of bounded size, that add up."""
+    tenant = "acme"
+    key = kms.create_key(tenant)
+    settings = {"audit_on_failure": "refuse", "key_probe_interval": 3600, "data_key_max_objects": 1}
+    async with serving_on_kms(kms, tmp_path, **settings) as own:
+        await register(own, tenant, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
+        for number in range(130):
+            await put_small(own, tenant, f"{number}", b"x")
+        before = len(kms.requests)
+        await export(own, request(tenant))
+        decrypted = [each.request_id for each in kms.requests[before:] if each.operation == "Decrypt"]
+    told = [entry for entry in entries_of(tmp_path / "audit", "rpc", "key_uses") if entry["operation"] == "Export"]
+    assert [entry["event"] for entry in told] == ["key_uses", "rpc"]
+    assert len({entry["request_id"] for entry in told}) == 1
+    uses = [use for entry in told for use in entry["key_uses"]]
+    assert all(len(use["kms_request_ids"]) <= 100 for use in uses)
+    assert sum(use["count"] for use in uses) == len(decrypted) == 130
+    assert {request_id for use in uses for request_id in use["kms_request_ids"]} == set(decrypted)
+
+
+# --- Secrets ----------------------------------------------------------------------------------------------------------
+
+CONTENT, KEY, CONTENT_TYPE, NAME, VALUE, DISPLAY_NAME, TENANT = (f"canary-{number}-5b2e" for number in range(7))
+
+
+async def test_no_secret_is_in_the_log(server: Server, kms: FaithfulKms) -> None:
+    """Neither plaintext nor data keys, no name of an object or of metadata, and nothing that somebody made up."""
+    tenant = f"tenant-{next(_numbers)}"
+    await register(server, tenant, display_name=DISPLAY_NAME)
+    await put(server, tenant, KEY, CONTENT.encode() * 100, content_type=CONTENT_TYPE, metadata={NAME: VALUE})
+    await get(server, tenant, KEY)
+    await server.storage.List(ListRequest(tenant_id=tenant, prefix=KEY))
+    await export(server, request(tenant, KEY, on_error=ERROR_POLICY_CONTINUE))
+    await failure(put(server, tenant, KEY, CONTENT.encode()))
+    await failure(get(server, tenant, KEY * 100))
+    await failure(get(server, f"{TENANT}!", KEY))
+    await failure(send(server, "Stat", f"\x0a\x7f{CONTENT}".encode()))
+    log = b"".join(lines_of(*files_of(server.data_dir / "audit")))
+    assert b"REQUEST_INVALID" in log
+    for canary in (CONTENT, KEY, CONTENT_TYPE, NAME, VALUE, DISPLAY_NAME, f"{TENANT}!"):
+        assert canary.encode() not in log
+        assert base64.b64encode(canary.encode()).rstrip(b"=") not in log
+
+
+async def test_the_whole_log_verifies(server: Server) -> None:
+    """What all these tests have left behind: a chain that is open, because its server runs, and otherwise whole."""
+    directory = server.data_dir / "audit"
+    found = verify(files_of(directory), [load_signing_key(AuditFiles(directory)).public])
+    assert [finding.kind.value for finding in found] == ["open"]

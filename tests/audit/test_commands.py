@@ -1,0 +1,107 @@
+"""``keystow-service audit verify | public-key | object-hash | tenant-hash-key``."""
+
+import hmac
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from audit.command import audit
+from audit.writing import TENANT, entries_in, entries_of, files_of, lines_of, small_files, write_now
+from keystow_service.adapters.audit.line import digest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a server has run that keeps its data in ./data. Its log has three files."""
+    write_now(tmp_path / "data" / "audit", 9, small_files(2000))
+    assert len(files_of(tmp_path / "data" / "audit")) == 3
+    return tmp_path
+
+
+def test_verify(folder: Path) -> None:
+    """Where the server is, no argument is needed; elsewhere files and the public key are."""
+    assert audit(folder, "verify") == audit(folder, "verify", *files_of(folder / "data" / "audit"))
+    assert (said := audit(folder, "verify")).code == 0
+    assert said.output == "3 files: nothing wrong\n"
+    (folder / "key.pem").write_text(audit(folder, "public-key").output)
+    shutil.copytree(folder / "data" / "audit", folder / "copy")
+    shutil.rmtree(folder / "data")
+    assert audit(folder, "verify", "--public-key", "key.pem", "copy").code == 0
+    without = audit(folder, "verify", "copy")
+    assert (without.code, without.output) == (2, "")
+    assert "--public-key" in without.errors
+
+
+def test_what_is_found(folder: Path) -> None:
+    """Each finding with its file and line, one a line; the exit code says that there is one."""
+    first, second, third = files_of(folder / "data" / "audit")
+    lines = lines_of(second)
+    second.write_bytes(b"\n".join((*lines[:2], *lines[3:], b"")))
+    said = audit(folder, "verify")
+    assert said.code == 1
+    assert said.output.splitlines() == [
+        f"data/audit/{second.name}:3: missing: line 9 is missing before line 10",
+        "3 files: 1 wrong",
+    ]
+    found, summary = audit(folder, "verify", "--json").objects
+    assert found == {
+        "kind": "missing",
+        "wrong": True,
+        "text": "line 9 is missing before line 10",
+        "writer": second.name.partition(".")[0],
+        "file": f"data/audit/{second.name}",
+        "line": 3,
+    }
+    assert summary == {"summary": {"files": 3, "wrong": 1, "notes": 0}}
+    first.unlink()
+    second.unlink()
+    assert audit(folder, "verify").code == 1
+    partial = audit(folder, "verify", "--partial")
+    begins = f"begins with line {entries_in(third)[0]['seq']}"
+    assert (partial.code, begins in partial.output) == (0, True)
+
+
+def test_anchors(folder: Path) -> None:
+    """Checkpoints from the server's log, among other lines, are held against the files."""
+    *_, last = files_of(folder / "data" / "audit")
+    lines = lines_of(last)
+    end = {"event": "audit_checkpoint", "writer": last.name.partition(".")[0], "seq": 17, "hash": digest(lines[-1])}
+    (folder / "server.log").write_text(f"not JSON\n2026-01-01 host {json.dumps(end)}\n{{}}\n")
+    assert audit(folder, "verify", "--anchors", "server.log").code == 0
+    last.write_bytes(b"\n".join((*lines[:-2], b"")))
+    assert audit(folder, "verify").code == 0  # as if the server had been killed
+    anchored = audit(folder, "verify", "--anchors", "server.log")
+    assert anchored.code == 1
+    assert "ends with line 15, but line 17 was seen by server.log:2" in anchored.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["verify", "nowhere"], "nowhere cannot be read: No such file or directory"),
+        (["verify", "--public-key", "nowhere"], "nowhere cannot be read"),
+        (["verify", "--public-key", "data/audit/signing.key"], "is no Ed25519 public key in PEM form"),
+        (["verify", "empty"], "There are no audit files there."),
+        (["verify", "damaged.gz"], "damaged.gz"),
+        (["public-key", "--config", "elsewhere.toml"], "elsewhere/audit/signing.key cannot be opened"),
+    ],
+)
+def test_bad_input(folder: Path, arguments: list[str], says: str) -> None:
+    """In words, with exit code 2."""
+    (folder / "empty").mkdir()
+    (folder / "damaged.gz").write_bytes(b"\x1f\x8b and nothing else")
+    (folder / "elsewhere.toml").write_text('data_dir = "elsewhere"')
+    said = audit(folder, *arguments)
+    assert (said.code, said.output) == (2, "")
+    assert says in said.errors
+    assert "Traceback" not in said.errors
+
+
+def test_finding_an_object(folder: Path) -> None:
+    """An object's name becomes what the log has for it; a tenant's own key, that of this tenant alone."""
+    hashes = audit(folder, "object-hash", TENANT, "key", "other").output.splitlines()
+    assert {entry["object"] for entry in entries_of(folder / "data" / "audit", "rpc")} == {hashes[0]}
+    tenants_key = bytes.fromhex(audit(folder, "tenant-hash-key", TENANT).output)
+    assert hashes == [hmac.digest(tenants_key, name, "sha256").hex() for name in (b"key", b"other")]
