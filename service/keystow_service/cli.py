@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from importlib.metadata import version
+from typing import Annotated
 
 import structlog
 import typer
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="The keystow server: stores SaaS backups, each tenant's encrypted under its own key.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cli_keys.keys, name="keys")
 app.add_typer(cli_tenants.tenants, name="tenants")
@@ -27,6 +29,22 @@ app.command()(cli_health.health)
 app.command()(cli_reap.reap)
 
 EXIT_FAILURE = 1
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - Typer calls it so
+    if wanted:
+        typer.echo(version("keystow-service"))
+        raise typer.Exit
+
+
+@app.callback()
+def _keystow_service(
+    *,
+    _: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """The keystow server: stores SaaS backups, each tenant's encrypted under its own key."""
 
 
 @app.command()

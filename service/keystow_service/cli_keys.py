@@ -15,6 +15,7 @@ import typer
 
 from keystow_service.adapters.keyring_admin import ANY_TENANT, MAX_WAITING_DAYS, MIN_WAITING_DAYS
 from keystow_service.adapters.keyring_file import KeyRecord
+from keystow_service.adapters.posix_files import is_missing
 from keystow_service.adapters.root_key import KeyringError
 from keystow_service.errors import KmsKeyArnInvalidError
 from keystow_service.keyring_place import KeyringPlace
@@ -63,13 +64,11 @@ def create(
 ) -> None:
     """Create an enabled key and print its ARN."""
     with _explained():
-        place = KeyringPlace.of(config, data_dir, keyring)
-        if not init and not place.keyring.exists():
-            raise KeyringError(
-                f"There is no keyring {place.keyring}, and a second one would be of no use to the server. Name the "
-                "server's place with --config or --data-dir; before its first start, --init makes the keyring."
-            )
-        key = place.admin().create(region, tenants=tenant, description=description)
+        place = KeyringPlace.of(config, data_dir, keyring) if init else _found(config, data_dir, keyring)
+        try:
+            key = place.admin().create(region, tenants=tenant, description=description)
+        except KmsKeyArnInvalidError:
+            raise ValueError(f"{region!r} is no region of AWS, such as eu-west-1 or us-east-1") from None
     typer.echo(json.dumps(_as_json(key)) if as_json else key.arn.text)
 
 
@@ -83,7 +82,7 @@ def list_keys(
 ) -> None:
     """List all keys: ARN, state, tenants, description."""
     with _explained():
-        found = KeyringPlace.of(config, data_dir, keyring).admin().list()
+        found = _found(config, data_dir, keyring).admin().list()
     if as_json:
         typer.echo(json.dumps([_as_json(key) for key in found]))
         return
@@ -103,9 +102,10 @@ def disable(
 ) -> None:
     """Cut off backup, restore and export of the key's tenants, until it is enabled."""
     with _explained():
-        place = KeyringPlace.of(config, data_dir, keyring)
-        _confirm("Disabling", arn, place, sure=yes_all_tenants)
-        _print(place.admin().disable(KeyArn.parse(arn)), as_json=as_json)
+        key_arn = KeyArn.parse(arn)
+        place = _found(config, data_dir, keyring)
+        _confirm("Disabling", key_arn, place, sure=yes_all_tenants)
+        _print(place.admin().disable(key_arn), as_json=as_json)
 
 
 @keys.command()
@@ -119,7 +119,8 @@ def enable(
 ) -> None:
     """Let a disabled key work again."""
     with _explained():
-        _print(KeyringPlace.of(config, data_dir, keyring).admin().enable(KeyArn.parse(arn)), as_json=as_json)
+        key_arn = KeyArn.parse(arn)
+        _print(_found(config, data_dir, keyring).admin().enable(key_arn), as_json=as_json)
 
 
 @keys.command("schedule-deletion")
@@ -137,9 +138,10 @@ def schedule_deletion(
 ) -> None:
     """Stop the key now, and destroy it after the waiting time: all data under it is unreadable then, for good."""
     with _explained():
-        place = KeyringPlace.of(config, data_dir, keyring)
-        _confirm("Deleting", arn, place, sure=yes_all_tenants)
-        _print(place.admin().schedule_deletion(KeyArn.parse(arn), days=days), as_json=as_json)
+        key_arn = KeyArn.parse(arn)
+        place = _found(config, data_dir, keyring)
+        _confirm("Deleting", key_arn, place, sure=yes_all_tenants)
+        _print(place.admin().schedule_deletion(key_arn, days=days), as_json=as_json)
 
 
 @keys.command("cancel-deletion")
@@ -153,7 +155,8 @@ def cancel_deletion(
 ) -> None:
     """Keep a key that is scheduled for deletion. It is disabled then: enable it to use it."""
     with _explained():
-        _print(KeyringPlace.of(config, data_dir, keyring).admin().cancel_deletion(KeyArn.parse(arn)), as_json=as_json)
+        key_arn = KeyArn.parse(arn)
+        _print(_found(config, data_dir, keyring).admin().cancel_deletion(key_arn), as_json=as_json)
 
 
 @keys.command()
@@ -167,12 +170,24 @@ def rotate(
 ) -> None:
     """Give the key new material. What was written before stays readable."""
     with _explained():
-        _print(KeyringPlace.of(config, data_dir, keyring).admin().rotate(KeyArn.parse(arn)), as_json=as_json)
+        key_arn = KeyArn.parse(arn)
+        _print(_found(config, data_dir, keyring).admin().rotate(key_arn), as_json=as_json)
 
 
-def _confirm(deed: str, arn: str, place: KeyringPlace, *, sure: bool) -> None:
+def _found(config: Path | None, data_dir: Path | None, keyring: Path | None) -> KeyringPlace:
+    """Where a server has made its keyring. Raises KeyringError, SettingsError."""
+    place = KeyringPlace.of(config, data_dir, keyring)
+    if is_missing(place.keyring):
+        raise KeyringError(
+            f"There is no keyring {place.keyring}, and a second one would be of no use to the server. Name the "
+            "server's place with --config or --data-dir; before its first start, keys create --init makes the keyring."
+        )
+    return place
+
+
+def _confirm(deed: str, key_arn: KeyArn, place: KeyringPlace, *, sure: bool) -> None:
     """One key may stop many tenants at once: not without somebody's word for it. Raises KeyringError."""
-    key = place.admin().get(KeyArn.parse(arn))
+    key = place.admin().get(key_arn)
     if sure or ANY_TENANT not in key.tenants:
         return
     warning = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from keystow_service import log
+from keystow_service.adapters.posix_files import is_missing
 from keystow_service.cli_config import ConfigOption, settings_in_force
 from keystow_service.errors import KeystowError
 from keystow_service.settings import Settings
@@ -44,7 +45,7 @@ async def _reap(settings: Settings, data_center: str, *, dry_run: bool, as_json:
     from keystow_service.app import open_store  # noqa: PLC0415 - as above
     from keystow_service.objects.reap import Fate, ReapUploads  # noqa: PLC0415 - as above
 
-    if settings.data_centers[data_center].bucket is None and not settings.store_path(data_center).is_dir():
+    if settings.data_centers[data_center].bucket is None and is_missing(settings.store_path(data_center)):
         return _complain(data_center, f"There is no store in {settings.store_path(data_center)}.")
     clock = SystemClock()
     fates: Counter[Fate] = Counter()

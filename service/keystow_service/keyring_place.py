@@ -28,8 +28,8 @@ class KeyringPlace:
         settings = load(config)
         if data_dir is not None:
             settings = settings.model_copy(update={"data_dir": data_dir})
-        unregistered = settings.registry_url is None and not settings.registry_path.exists()  # and asking makes none
-        return cls(keyring or settings.keyring_path, None if unregistered else settings.registry_in_force())
+        registry_url = None if settings.registry_is_missing else settings.registry_in_force()
+        return cls(keyring or settings.keyring_path, registry_url)
 
     def admin(self) -> KeyringAdmin:
         """What changes the keyring."""

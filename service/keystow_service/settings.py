@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pydantic_settings import SettingsError as UnreadableVariableError
 
 from keystow_service.adapters.audit.keys import AuditFiles
+from keystow_service.adapters.posix_files import is_missing
 from keystow_service.adapters.tls_files import TlsFiles
 from keystow_service.envelope.layout import MAX_SIZE
 from keystow_service.errors import KmsKeyArnInvalidError
@@ -246,6 +247,11 @@ class Settings(BaseSettings):
     def registry_path(self) -> Path:
         """Of the tenants, unless ``registry_url`` is set."""
         return self.data_dir / "registry.db"
+
+    @property
+    def registry_is_missing(self) -> bool:
+        """Whether no server has made it. A command that only asks must not: opening does."""
+        return self.registry_url is None and is_missing(self.registry_path)
 
     def registry_in_force(self) -> str:
         """The registry's URL: a secret, if it was set."""

@@ -129,10 +129,10 @@ async def test_urls_that_lead_nowhere(url: str) -> None:
 
 
 def test_not_a_database(database: Path, url: str) -> None:
-    """A file that is no database is not overwritten, and the service does not start on it."""
+    """A file that is no database is not overwritten, and the service does not start on it, but says what is wrong."""
     database.parent.mkdir()
     database.write_text("valuable text" * 1000)
-    with pytest.raises(RegistryUnavailableError):
+    with pytest.raises(RegistryUnavailableError, match="SQLITE_NOTADB"):
         asyncio.run(_open_once(url))
     assert database.read_text() == "valuable text" * 1000
 

@@ -98,7 +98,7 @@ def test_places(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["create", "--init", "--region", "moon", "--tenant", "acme"], "arn:aws:kms"),
+        (["create", "--init", "--region", "moon", "--tenant", "acme"], "'moon' is no region"),
         (["create", "--init", "--region", "us-east-1", "--tenant", "ACME"], "3 to 63"),
         (["create", "--region", "us-east-1"], "--tenant"),
         (["disable", "alias/acme"], "is an alias"),
@@ -149,10 +149,11 @@ async def test_running_server_sees_commands(shell: Shell) -> None:
 
 def test_no_second_keyring_by_accident(shell: Shell) -> None:
     """In a place without a keyring, the wrong one perhaps, nothing is made unless somebody says so."""
-    code, output, errors = shell.run("create", "--region", "us-east-1", "--tenant", "acme")
-    assert (code, output) == (1, "")
-    for named in ("data/keyring/keyring.json", "--config", "--data-dir", "--init"):
-        assert named in errors
+    for command in (("create", "--region", "us-east-1", "--tenant", "acme"), ("list",)):
+        code, output, errors = shell.run(*command)
+        assert (code, output) == (1, "")
+        for named in ("data/keyring/keyring.json", "--config", "--data-dir", "--init"):
+            assert named in errors
     assert not (shell.folder / "data").exists()
 
 

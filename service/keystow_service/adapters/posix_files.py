@@ -91,3 +91,14 @@ def lock(descriptor: int, path: Path, *, shared: bool = False) -> None:
             time.sleep(_POLL)
         else:
             return
+
+
+def is_missing(path: Path) -> bool:
+    """Whether there is nothing of this name, for sure. What may not be looked at may be there."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False

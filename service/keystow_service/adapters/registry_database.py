@@ -201,7 +201,7 @@ def _prepare_sqlite(url: URL) -> None:
         raise RegistryUnavailableError("The tenant registry must be a file: its URL names none.")
     path = Path(url.database)
     engine = create_engine(url.set(drivername="sqlite"), poolclass=NullPool)
-    with explained():
+    try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with file_lock(path.with_name(path.name + ".lock")):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -211,6 +211,13 @@ def _prepare_sqlite(url: URL) -> None:
                 # Python's sqlite3 begins no transaction before DDL; a crash must not leave half a schema.
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
                 _upgrade(connection, str(path))
+    except (SQLAlchemyError, OSError) as error:
+        symbol = _log(error)
+        reason = error.strerror if isinstance(error, OSError) else symbol
+        raise RegistryUnavailableError(
+            f"The tenant registry cannot be opened ({reason}). Its file, registry.db in data_dir where registry_url is "
+            "not set, must be keystow's own, and the server's user must be able to read and write it and its directory."
+        ) from None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -226,12 +233,10 @@ def _upgrade(connection: Connection, where: str) -> None:
 
 
 def _log(error: Exception) -> str | None:
-    """Gives the SQLSTATE, where there is one."""
+    """Gives PostgreSQL's SQLSTATE or SQLite's name of the error, where there is one."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     state: str | None = getattr(cause, "sqlstate", None)
-    log.error(  # a traceback would carry the statement's values
-        "registry.unavailable",
-        kind=type(cause).__name__,
-        code=getattr(cause, "sqlite_errorname", None) or state,
-    )
-    return state
+    symbol: str | None = getattr(cause, "sqlite_errorname", None) or state
+    # A traceback would carry the statement's values.
+    log.error("registry.unavailable", kind=type(cause).__name__, code=symbol)
+    return symbol
