@@ -10,7 +10,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -87,7 +87,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         stall_timeout: float,
         certificate_required: bool,
     ) -> None:
-        """``services`` are the full names of the gRPC services that are ours; others pass untouched.
+        """``services`` are the full names of the gRPC services that are ours; of others only the calls are counted.
 
         A request that is not there after ``stall_timeout`` seconds is not waited for any longer. Where a client
         certificate is required, it names the caller.
@@ -95,6 +95,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._services = services
         self._audit = audit
         self._calls = _CallsUnderWay(max_calls)
+        self._others = _CallsUnderWay(max_calls)  # apart, so that health is told when no more calls are taken
         self._stall_timeout = stall_timeout
         self._identify = partial(caller_of, certificate_required=certificate_required)
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -110,11 +111,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if wrapped is None:
             handler = await continuation(handler_call_details)
             service, _, name = method.lstrip("/").partition("/")
-            if handler is None or service not in self._services:
-                return handler
-            wrapped = self._handlers[method] = _wrap(
-                handler, name, self._calls, self._audit, self._stall_timeout, self._identify
-            )
+            if handler is None:
+                return None
+            if service in self._services:
+                wrapped = _wrap(handler, name, self._calls, self._audit, self._stall_timeout, self._identify)
+            else:
+                wrapped = _count(handler, self._others, self._stall_timeout)
+            self._handlers[method] = wrapped
         return wrapped
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - giving up is not an error here
@@ -179,6 +182,26 @@ def _wrap(
     return grpc.stream_stream_rpc_method_handler(with_stream, deserialize, handler.response_serializer)
 
 
+def _count(handler: Any, calls: _CallsUnderWay, stall_timeout: float) -> Any:
+    """The handler of a service that is not ours: within a limit, and with a request that comes in time, as it is."""
+    one_request = handler.unary_unary or handler.unary_stream
+
+    async def stream(requests: Any, context: Context) -> None:
+        with calls:
+            try:
+                calls.admit()
+                if one_request:
+                    await _reading_one(one_request, stall_timeout)(requests, context)
+                else:
+                    async with aclosing(handler.stream_stream(requests, context)) as responses:
+                        async for response in responses:
+                            await context.write(response)
+            except KeystowError as error:
+                await context.abort(STATUS[type(error)], error.message)
+
+    return grpc.stream_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
+
+
 def _reading_one(answer: Any, stall_timeout: float) -> Any:
     """A method of one request, as one of streams: on the wire they are the same.
 
@@ -195,7 +218,8 @@ def _reading_one(answer: Any, stall_timeout: float) -> Any:
         if request is grpc.aio.EOF:
             raise RequestInvalidError("The call ended without a request.", violations=[Violation("", "is missing")])
         message = readable(request)
-        current_call.get().concerns(tenant_id=_field(message, "tenant_id"), key=_field(message, "key"))
+        if (call := current_call.get(None)) is not None:
+            call.concerns(tenant_id=_field(message, "tenant_id"), key=_field(message, "key"))
         response = await answer(message, context)
         if response is not None:
             await context.write(response)
