@@ -64,7 +64,7 @@ async def _reap(settings: Settings, data_center: str, *, dry_run: bool, as_json:
         return _complain(data_center, error.message)
     if fates[Fate.UNDATED]:
         _complain(data_center, f"{fates[Fate.UNDATED]} kept, because the store does not know when they began")
-    typer.echo(f"{data_center}: {fates[Fate.KEPT]} unfinished uploads kept: their time is not over", err=True)
+    typer.echo(f"{data_center}: {fates[Fate.KEPT]} kept, because their time is not over", err=True)
     return not fates[Fate.FAILED]
 
 

@@ -31,7 +31,6 @@ __all__ = ["moto"]
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 SIZE = 100 * MIB + 12_345
-DATA = content(SIZE)
 CUTS = 20
 TENANT = "acme"
 
@@ -59,7 +58,8 @@ Place = Callable[[MotoServer], AbstractContextManager[Settings]]
 class Backup:
     """The client: what it sends, and the last progress that it was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
         self.stream: ResumablePut | None = None
         self.upload_id = new_upload_id()
         self.token = b""
@@ -77,8 +77,7 @@ class Backup:
         """Send on from what is persisted up to ``stop``, and cut. Progress is taken as it comes."""
         stream = await self.open(server)
         listening = asyncio.create_task(self._listen(stream))
-        for offset in range(self.persisted, stop, MIB):
-            await stream.send(DATA[: min(offset + MIB, stop)], offset)
+        await stream.send(self.data[:stop], self.persisted)
         await cut(stream)
         stream.call.cancel()
         await asyncio.gather(listening, return_exceptions=True)
@@ -93,8 +92,8 @@ class Backup:
         """Send the rest."""
         stream = await self.open(server)
         assert (await stream.told()).persisted_size == self.persisted
-        await stream.send(DATA, self.persisted)
-        return await stream.end(SIZE, crc32c=google_crc32c.value(DATA))
+        await stream.send(self.data, self.persisted)
+        return await stream.end(SIZE, crc32c=google_crc32c.value(self.data))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +101,12 @@ def processes() -> Iterator[Nursery]:
     """Where new server processes come from."""
     with nursery() as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def data() -> bytes:
+    """What is backed up."""
+    return content(SIZE)
 
 
 @asynccontextmanager
@@ -145,7 +150,7 @@ async def cut_server(backup: Backup, process: KeystowServer, data_dir: Path, sto
 
 
 @PLACES
-async def test_twenty_cuts(place: Place, moto: MotoServer, processes: Nursery, tmp_path: Path) -> None:
+async def test_twenty_cuts(place: Place, moto: MotoServer, processes: Nursery, data: bytes, tmp_path: Path) -> None:
     """Client, connection and server process go, at random points; the object is what was sent, byte for byte."""
     seed = os.environ.get("KEYSTOW_CUTS") or str(time.time_ns())
     sys.stdout.write(f"the same again: KEYSTOW_CUTS={seed}\n")  # pytest shows it where the test fails
@@ -154,7 +159,7 @@ async def test_twenty_cuts(place: Place, moto: MotoServer, processes: Nursery, t
     kinds = [chance.choice([cut_client, cut_connection, cut_server]) for _ in range(CUTS - 3)]
     kinds += [cut_client, cut_connection, cut_server]
     chance.shuffle(kinds)
-    backup = Backup()
+    backup = Backup(data)
     with place(moto) as settings:
         async with running(processes, tmp_path, settings) as server:
             await register(server, TENANT)
@@ -167,13 +172,15 @@ async def test_twenty_cuts(place: Place, moto: MotoServer, processes: Nursery, t
         async with running(processes, tmp_path, settings) as server:
             read = await get(server, TENANT, "key")
             assert read.object == info
-            assert read.data == DATA
+            assert read.data == data
 
 
 @PLACES
-async def test_two_processes_with_one_token(place: Place, moto: MotoServer, processes: Nursery, tmp_path: Path) -> None:
+async def test_two_processes_with_one_token(
+    place: Place, moto: MotoServer, processes: Nursery, data: bytes, tmp_path: Path
+) -> None:
     """Two server processes go on with one upload at once, with other bytes each: never a mixture."""
-    data = DATA[: 40 * MIB]
+    data = data[: 40 * MIB]
     with place(moto) as settings:
         async with (
             running(processes, tmp_path, settings) as first,

@@ -167,7 +167,7 @@ async def test_the_command(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout.count("\n")) == (0, 1)
         assert done.stdout.startswith("removed  us  ")
         assert "objects/acme/_p%C3%A4th/_old!" in done.stdout
-        assert "1 unfinished uploads kept" in done.stderr
+        assert "us: 1 kept" in done.stderr
         assert len(server.unfinished()) == 2
         await resumed(server, young)
 
