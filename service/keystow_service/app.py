@@ -21,6 +21,7 @@ from keystow_service.adapters.keyring_admin import KeyringAdmin
 from keystow_service.adapters.keyring_loss import refuse_lost_keyring
 from keystow_service.adapters.local_keyring import open_local_keyring
 from keystow_service.adapters.local_store import open_local_store
+from keystow_service.adapters.metrics import MeteredAuditLog, Metrics
 from keystow_service.adapters.registry import open_registry
 from keystow_service.adapters.root_key import KeyringError
 from keystow_service.adapters.tls_files import TlsFilesError, WatchedTlsFiles
@@ -89,8 +90,9 @@ async def open_server(settings: Settings, clock: Clock | None = None) -> AsyncIt
         try:
             tls = WatchedTlsFiles(settings.tls_files) if settings.tls_files else None
             settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            audit = await _open_audit_log(settings, clock, stack)
-            storage, tenants = await _open_services(settings, audit, clock, stack)
+            metrics = Metrics()
+            audit = MeteredAuditLog(await _open_audit_log(settings, metrics, clock, stack), metrics)
+            storage, tenants = await _open_services(settings, audit, metrics, clock, stack)
         except (KeystowError, AuditError, KeyringError, TlsFilesError) as error:
             raise StartError(str(error)) from None
         except OSError as error:
@@ -102,10 +104,12 @@ async def open_server(settings: Settings, clock: Clock | None = None) -> AsyncIt
             stall_timeout=settings.stall_timeout,
             certificate_required=settings.tls_client_ca is not None,
         )
+        metrics.watch("rpcs_under_way", "RPCs that have not ended", lambda: calls.under_way)
         server, health_service = _build(storage, tenants, calls)
         port = _bind(server, settings.listen, tls)
         for service in _SERVICES:
             await health_service.set(service, health_pb2.HealthCheckResponse.SERVING)
+        _serve_metrics(settings.metrics_listen, metrics, stack)
         await server.start()
         try:
             yield f"{settings.listen.rpartition(':')[0]}:{port}"
@@ -135,7 +139,17 @@ def open_store(settings: Settings, data_center: str, clock: Clock) -> AbstractAs
     return open_s3(options)
 
 
-async def _open_audit_log(settings: Settings, clock: Clock, stack: AsyncExitStack) -> AuditLog:
+def _serve_metrics(listen: str | None, metrics: Metrics, stack: AsyncExitStack) -> None:
+    if listen is None:
+        return
+    try:
+        port = stack.enter_context(metrics.serving(listen))
+    except OSError as error:
+        raise StartError(f"cannot listen on {listen} for metrics: {error.strerror}") from None
+    log.info("serving_metrics", address=f"{listen.rpartition(':')[0]}:{port}")
+
+
+async def _open_audit_log(settings: Settings, metrics: Metrics, clock: Clock, stack: AsyncExitStack) -> AuditLog:
     if not settings.audit:
         log.warning("audit_off")
         return NoAuditLog()
@@ -153,18 +167,21 @@ async def _open_audit_log(settings: Settings, clock: Clock, stack: AsyncExitStac
         "deployment": settings.deployment_id,
         "on_failure": settings.audit_on_failure.value,
     }
-    return await stack.enter_async_context(open_audit_log(settings.audit_files, clock, policy, about))
+    audit = await stack.enter_async_context(open_audit_log(settings.audit_files, clock, policy, about))
+    metrics.watch("audit_records_unwritten", "Audit records that wait for the disk", lambda: audit.unwritten)
+    metrics.watch("audit_records_lost", "Audit records that the log could not take", lambda: audit.lost)
+    return audit
 
 
 async def _open_services(
-    settings: Settings, audit: AuditLog, clock: Clock, stack: AsyncExitStack
+    settings: Settings, audit: AuditLog, metrics: Metrics, clock: Clock, stack: AsyncExitStack
 ) -> tuple[StorageService, TenantService]:
     database = await stack.enter_async_context(open_registry(settings.registry_in_force()))
     registry = CachedRegistry(database, ttl=_REGISTRY_CACHE_TTL, clock=clock)
     sites = await _open_sites(settings, registry, audit, clock, stack)
     # Half the interval, so that other replicas know in time that a key is in use here, and do not probe it.
     journal = KeyHealthJournal(registry, database.key_health, interval=settings.key_probe_interval / 2)
-    key_health = KeyHealthBook(clock, journal.note)
+    key_health = KeyHealthBook(clock, journal.note, audit.record)
     lease_policy = LeasePolicy(
         refresh=settings.lease_refresh_in_force,
         bound=settings.lease_bound,
@@ -177,6 +194,7 @@ async def _open_services(
     prober = KeyProber(sites, keys, key_health, database.key_health, clock, probe_policy, SystemRandom().random)
     await stack.enter_async_context(_in_background(prober.run()))
     budget = BufferBudget(settings.buffer_budget, settings.admission_timeout)
+    metrics.watch("buffer_bytes", "Buffer memory in use by streams, of buffer_budget", lambda: budget.in_use)
     opening = ObjectOpening(sites, keys)
     put_policy = PutPolicy(settings.deployment_id, settings.max_object_size, settings.parts_in_flight)
     repeated = RepeatedPut(opening)

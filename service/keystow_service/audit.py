@@ -1,4 +1,4 @@
-"""What is audited: one record for each RPC, however it ended, and one for each request to KMS.
+"""What is audited: a record for each RPC, however it ended, each request to KMS, and each change of a key's state.
 
 The promise: free of secrets. A record names who did what, to which tenant, under which key, and how KMS knows of it.
 It holds no plaintext, no key and no foreign text; the one name in it, an object's key, is hashed before it is written.
@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum
 from typing import TypeAlias
 
-from keystow_service.model import KeyArn, TenantId
+from keystow_service.model import KeyArn, KeyState, TenantId
 
 
 class KeyUse(Enum):
@@ -78,4 +78,16 @@ class KmsAttempt:
     seconds: float
 
 
-AuditRecord: TypeAlias = RpcEnded | KeysUsed | KmsAttempt
+@dataclass(frozen=True, slots=True)
+class KeyStateChanged:
+    """A use or a probe showed a tenant's key in another state than was known here."""
+
+    action: Action
+    key_state: KeyState
+    previous: KeyState | None  # None: this process had not seen the key before
+    reason: str  # empty where the key works again
+    kms_request_id: str
+    deletion_time: datetime | None
+
+
+AuditRecord: TypeAlias = RpcEnded | KeysUsed | KmsAttempt | KeyStateChanged

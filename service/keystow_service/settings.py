@@ -26,6 +26,7 @@ from keystow_service.model import GIB, MIB, KeyArn
 
 _PREFIX = "KEYSTOW_"
 _MAX_PORT = 65535
+_LISTEN = r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
 _PRINCIPAL = re.compile(r"arn:aws:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]{1,576}")
 # Read by commands of the family, not as settings of the server.
@@ -133,7 +134,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")] = "127.0.0.1:50051"
+    listen: Annotated[str, Field(pattern=_LISTEN)] = "127.0.0.1:50051"
     # Files in PEM form, read again when they change. With a client CA, clients need a certificate that it issued.
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
@@ -177,6 +178,8 @@ class Settings(BaseSettings):
 
     log_format: LogFormat = LogFormat.JSON
 
+    # Where Prometheus asks for metrics, in clear; they name no tenant. By default nowhere.
+    metrics_listen: Annotated[str, Field(pattern=_LISTEN)] | None = None
     audit: bool = True
     # By default audit/ in data_dir. Replicas may share one directory, and should share both keys.
     audit_dir: Path | None = None

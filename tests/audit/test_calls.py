@@ -32,7 +32,21 @@ from keystow_service.adapters.audit.verify import verify
 from keystow_service.adapters.kms import KmsPatience, open_kms
 from rpc.exports import export, request
 from rpc.interrupted import PART, begin
-from rpc.wire import MIB, TIMEOUT, chunk, content, failure, get, header, new_upload_id, put, send, send_put, until
+from rpc.wire import (
+    MIB,
+    TIMEOUT,
+    chunk,
+    content,
+    failure,
+    get,
+    header,
+    new_upload_id,
+    put,
+    refused,
+    send,
+    send_put,
+    until,
+)
 from servers.in_process import Server, register, serving
 from servers.kms.keys import Key
 from servers.kms.principals import CUSTOMER
@@ -157,6 +171,26 @@ async def test_calls_that_are_not_answered(server: Server, kms: FaithfulKms, wat
     assert set(cancelled) == {"Get", "Put"}
     assert PART < cancelled["Put"]["bytes_in"] <= PART + MIB
     assert len(watch.seen("rpc")) == 4
+
+
+async def test_changes_of_a_key(kms: FaithfulKms, tmp_path: Path) -> None:
+    """When a key was seen disabled and enabled again: by which request to KMS, and for which call that was made."""
+    key = kms.create_key("switched")
+    settings = {"lease_refresh": 0.05, "lease_bound": 0.1, "key_probe_interval": 3600}
+    async with serving_on_kms(kms, tmp_path, **settings) as server:
+        await register(server, "switched", key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
+        await put(server, "switched", "key", b"content")
+        key.disable()
+        told = await refused(lambda: get(server, "switched", "key"))
+        key.enable()
+        await get(server, "switched", "key")
+    off, on = entries_of(tmp_path / "audit", "key_state")
+    assert (off["previous"], off["key_state"], off["reason"]) == ("ENABLED", "DISABLED", "KMS_KEY_DISABLED")
+    assert (on["previous"], on["key_state"], on["reason"]) == ("DISABLED", "ENABLED", "")
+    assert told.metadata
+    assert (off["tenant"], off["operation"], off["request_id"]) == ("switched", "Get", told.metadata["requestId"])
+    attempts = {entry["kms_request_id"]: entry["reason"] for entry in entries_of(tmp_path / "audit", "kms")}
+    assert (attempts[off["kms_request_id"]], attempts[on["kms_request_id"]]) == ("KMS_KEY_DISABLED", "")
 
 
 async def test_calls_that_the_server_ends(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ class Replica:
 
     def __init__(self, world: World, registry: SqlRegistry) -> None:
         self.journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL / 2)
-        self.book = KeyHealthBook(world.clock, self.journal.note)
+        self.book = KeyHealthBook(world.clock, self.journal.note, lambda _: None)
         self.keys = world.data_keys(observer=self.book)
         self._prober = KeyProber(
             world.sites,

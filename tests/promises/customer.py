@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from keystow.v1.storage_pb2 import WRITE_MODE_OVERWRITE
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF
 from rpc.exports import Export, export, request
-from rpc.wire import Failure, failure, get, put, told_by
+from rpc.wire import Failure, failure, get, put, refused
 from servers.in_process import DATA_CENTER, Server, register, serving
 from servers.kms.keys import Key, Kind
 from servers.kms.principals import PROVIDER, PROVIDER_ACCOUNT
@@ -79,12 +78,7 @@ class Customer:
 
     async def refusals(self) -> list[Failure]:
         """What backup, restore and export of an object "kept" are told, once leases are over."""
-        while True:
-            try:
-                await get(self.server, self.tenant, "kept")
-            except grpc.RpcError as error:
-                told_by(error)
-                break
+        await refused(lambda: get(self.server, self.tenant, "kept"))
         return [await failure(use) for use in (self.back_up("new", b"new"), self.restore("kept"), self.export())]
 
 

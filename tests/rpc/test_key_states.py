@@ -29,7 +29,6 @@ from rpc.exports import Export, drained, export, request
 from rpc.wire import (
     MIB,
     TIMEOUT,
-    Failure,
     body,
     content,
     failure,
@@ -38,7 +37,7 @@ from rpc.wire import (
     pieces_of,
     put,
     received,
-    told_by,
+    refused,
     until,
 )
 from servers.in_process import NARROW_WINDOW, Server, connected
@@ -55,15 +54,6 @@ async def customer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cu
     async with customer_of_a_server(data_dir, lease_refresh=0.05, lease_bound=0.1) as customer:
         await put(customer.server, TENANT, "key", DATA, size=len(DATA))
         yield customer
-
-
-async def refused(call: Callable[[], Awaitable[Any]]) -> Failure:
-    """How the call fails, as soon as it does: a lease may still be running."""
-    while True:
-        try:
-            await call()
-        except grpc.RpcError as error:
-            return told_by(error)
 
 
 def stat(server: Server) -> Awaitable[Any]:

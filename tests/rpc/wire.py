@@ -60,6 +60,15 @@ async def failure(call: Awaitable[Any]) -> Failure:
     raise AssertionError(f"the call succeeded: {answer!r:.300}")
 
 
+async def refused(call: Callable[[], Awaitable[Any]]) -> Failure:
+    """How the call fails, as soon as it does: a lease may still be running."""
+    while True:
+        try:
+            await call()
+        except grpc.RpcError as error:
+            return told_by(error)
+
+
 def told_by(error: Any) -> Failure:
     """What an RpcError says."""
     details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")

@@ -10,6 +10,8 @@ from types import MappingProxyType
 
 import structlog
 
+from keystow_service.acting import acting
+from keystow_service.audit import Action, KeyStateChanged
 from keystow_service.errors import (
     KeyRefusal,
     KeystowError,
@@ -52,10 +54,16 @@ def described(description: KeyDescription, time: datetime) -> KeyObservation:
 class KeyHealthBook:
     """Remembers what this process saw of each key, and tells of every change. A KeyObserver."""
 
-    def __init__(self, clock: Clock, note: Callable[[TenantId, KeyObservation], None]) -> None:
-        """``note`` is handed every observation."""
+    def __init__(
+        self,
+        clock: Clock,
+        note: Callable[[TenantId, KeyObservation], None],
+        changed: Callable[[KeyStateChanged], None],
+    ) -> None:
+        """``note`` is handed every observation, ``changed`` every change of state."""
         self._clock = clock
         self._note = note
+        self._changed = changed
         self._known: dict[TenantId, KeyHealth] = {}
 
     def get(self, tenant_id: TenantId) -> KeyHealth | None:
@@ -89,22 +97,25 @@ class KeyHealthBook:
         self._known[tenant_id] = health
         self._note(tenant_id, seen)
         if known is None or health.newest.state is not known.newest.state:
-            _tell(tenant_id, known, seen)
+            self._tell(tenant_id, known, seen)
 
-
-def _tell(tenant_id: TenantId, known: KeyHealth | None, seen: KeyObservation) -> None:
-    if known is None and seen.state is KeyState.ENABLED:
-        return  # as it should be
-    tell = log.info if seen.state is KeyState.ENABLED else log.warning
-    tell(
-        "key_state_changed",
-        tenant_id=tenant_id,
-        key_state=seen.state.value,
-        previous=known.newest.state.value if known else "",
-        reason=seen.reason,
-        aws_request_id=seen.request_id,
-        deletion_time=seen.deletion_time.isoformat() if seen.deletion_time else "",
-    )
+    def _tell(self, tenant_id: TenantId, known: KeyHealth | None, seen: KeyObservation) -> None:
+        if known is None and seen.state is KeyState.ENABLED:
+            return  # as it should be
+        previous = known.newest.state if known else None
+        who = acting.get()
+        action = Action(who.request_id, who.caller.principal, who.operation, tenant_id)
+        self._changed(KeyStateChanged(action, seen.state, previous, seen.reason, seen.request_id, seen.deletion_time))
+        tell = log.info if seen.state is KeyState.ENABLED else log.warning
+        tell(
+            "key_state_changed",
+            tenant_id=tenant_id,
+            key_state=seen.state.value,
+            previous=previous.value if previous else "",
+            reason=seen.reason,
+            aws_request_id=seen.request_id,
+            deletion_time=seen.deletion_time.isoformat() if seen.deletion_time else "",
+        )
 
 
 class KeyHealthView:

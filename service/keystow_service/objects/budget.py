@@ -21,6 +21,11 @@ class BufferBudget:
         self._timeout = admission_timeout
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
+    @property
+    def in_use(self) -> int:
+        """Bytes."""
+        return self._limit - self._free
+
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator["Reservation"]:
         """Hold ``size`` bytes of the budget, or all of it if that is less. Raises OverloadedError.

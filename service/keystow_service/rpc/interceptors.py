@@ -120,6 +120,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._handlers[method] = wrapped
         return wrapped
 
+    @property
+    def under_way(self) -> int:
+        """How many calls there are."""
+        return self._calls.count
+
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109 - giving up is not an error here
         """Refuse new calls, and wait for those under way, at most ``timeout`` seconds."""
         self._calls.refusing = True
@@ -135,22 +140,22 @@ class _CallsUnderWay:
         self.none = asyncio.Event()
         self.none.set()
         self._limit = limit
-        self._count = 0
+        self.count = 0
 
     def __enter__(self) -> None:
-        self._count += 1
+        self.count += 1
         self.none.clear()
 
     def __exit__(self, *_: object) -> None:
-        self._count -= 1
-        if not self._count:
+        self.count -= 1
+        if not self.count:
             self.none.set()
 
     def admit(self) -> None:
         """Raises ShuttingDownError, OverloadedError."""
         if self.refusing:
             raise ShuttingDownError("The server is shutting down. Try again: another one answers, or this one soon.")
-        if self._count > self._limit:
+        if self.count > self._limit:
             raise OverloadedError(
                 "The server has too many calls under way. Try again later, or with fewer at once.",
                 violations=[Violation("max_calls", f"{self._limit} calls are under way")],

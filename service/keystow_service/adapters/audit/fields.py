@@ -5,7 +5,7 @@ from typing import assert_never
 
 from keystow_service.adapters.audit.keys import ObjectHashes
 from keystow_service.adapters.audit.line import timestamp
-from keystow_service.audit import Action, AuditRecord, KeysUsed, KeyUses, KmsAttempt, RpcEnded
+from keystow_service.audit import Action, AuditRecord, KeyStateChanged, KeysUsed, KeyUses, KmsAttempt, RpcEnded
 
 
 def describe(record: AuditRecord, hashes: ObjectHashes) -> tuple[str, Mapping[str, object]]:
@@ -17,6 +17,8 @@ def describe(record: AuditRecord, hashes: ObjectHashes) -> tuple[str, Mapping[st
             return "kms", _kms(record)
         case KeysUsed():
             return "key_uses", {**_action(record.action), "key_uses": _uses(record.key_uses)}
+        case KeyStateChanged():
+            return "key_state", _key_state(record)
         case _:
             assert_never(record)
 
@@ -55,6 +57,17 @@ def _kms(record: KmsAttempt) -> Mapping[str, object]:
         "kms_request_id": record.kms_request_id,
         "reason": record.reason,
         "seconds": round(record.seconds, 6),
+    }
+
+
+def _key_state(record: KeyStateChanged) -> Mapping[str, object]:
+    return {
+        **_action(record.action),
+        "key_state": record.key_state.value,
+        "previous": record.previous.value if record.previous else "",
+        "reason": record.reason,
+        "kms_request_id": record.kms_request_id,
+        "deletion_time": timestamp(record.deletion_time) if record.deletion_time else "",
     }
 
 

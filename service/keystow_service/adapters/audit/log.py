@@ -71,6 +71,16 @@ class FileAuditLog:
         pause = 0.0 if policy.refuse else _GATHER
         self._thread = WriterThread(writer, self._queue, self._losses, listener, pause=pause)
 
+    @property
+    def unwritten(self) -> int:
+        """Records that wait in memory."""
+        return self._queue.qsize()
+
+    @property
+    def lost(self) -> int:
+        """Records that the log could not take, so far."""
+        return self._losses.lost
+
     def admit(self) -> None:
         """See ports.AuditLog."""
         if self._policy.refuse and (self._failing or self._queue.qsize() > self._policy.capacity // 2):

@@ -21,10 +21,12 @@ class Losses:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._gap: Gap | None = None
+        self.lost = 0  # of all gaps
 
     def count(self, now: datetime, *, lost: int = 0, refused: int = 0) -> None:
         """Some more."""
         with self._lock:
+            self.lost += lost
             gap = self._gap or Gap(0, 0, now, now)
             self._gap = Gap(gap.lost + lost, gap.refused + refused, gap.since, now)
 
