@@ -20,7 +20,7 @@ run: $(READY) ## a server on 127.0.0.1:50051 that keeps its data in ./data
 	@KEYSTOW_LOG_FORMAT=console $(BIN)/keystow-service serve
 
 test: $(READY) ## all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 revocation: $(READY) ## a few minutes: how long plaintext flows after a key is disabled, in 100 trials
 	@PYTHONPATH=bench:tests $(BIN)/python -m revocation

@@ -129,7 +129,9 @@ def test_extra_bytes_are_named(extra: bytes) -> None:
     assert outcome(STORED + extra) in {ObjectTruncatedError, ObjectTamperedError}
 
 
-@pytest.mark.parametrize("extra", [b"\0", STORED[-1:], STORED[-FOOTER_LENGTH:], STORED])
+@pytest.mark.parametrize(
+    "extra", [b"\0", STORED[-1:], STORED[-FOOTER_LENGTH:], STORED], ids=["zero", "last byte", "footer", "whole"]
+)
 def test_repeated_ends_are_named(extra: bytes) -> None:
     """Also what was written already."""
     assert outcome(STORED + extra) in {ObjectTruncatedError, ObjectTamperedError}
