@@ -6,6 +6,8 @@ Exit codes: 0 nothing is wrong; 1 something is; 2 bad input, or a file that cann
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +15,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from keystow_service.adapters.audit.anchors import read_anchors
+from keystow_service.adapters.audit.cloudtrail import cloudtrail_files
 from keystow_service.adapters.audit.finding import Finding
 from keystow_service.adapters.audit.keys import (
     AuditError,
@@ -21,6 +24,7 @@ from keystow_service.adapters.audit.keys import (
     load_signing_key,
     public_pem,
 )
+from keystow_service.adapters.audit.reconcile import Reconciliation, Window
 from keystow_service.adapters.audit.source import files_in
 from keystow_service.adapters.audit.verify import verify as findings_in
 from keystow_service.cli_config import ConfigOption, refuse, settings_in_force
@@ -81,6 +85,54 @@ def verify(
         raise typer.Exit(EXIT_WRONG)
 
 
+@audit.command()
+def reconcile(
+    *,
+    files: Files = None,
+    cloudtrail: Annotated[
+        list[Path], typer.Option(help="CloudTrail log files, compressed or not, or directories of them; repeatable.")
+    ],
+    principal: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The role that the service runs as, by ARN, or its account; repeatable. "
+            "[default: the setting kms_principal_arn, or whoever made the requests that are in both]"
+        ),
+    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="UTC. What is missing before is not told.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="UTC. Nor is what is missing from then on.")] = None,
+    as_json: AsJson = False,
+    config: ConfigOption = None,
+) -> None:
+    """Find requests to KMS in CloudTrail that the server did not make. Verify the audit log first."""
+    with _explained():
+        settings = settings_in_force(config)
+        ours = files_in(files or [settings.audit_files.directory])
+        theirs = cloudtrail_files(cloudtrail)
+        known = principal or ([settings.kms_principal_arn] if settings.kms_principal_arn else [])
+        both = Reconciliation(Window(_utc(since), _utc(until)), set(known))
+        with ProgressLine(sum(path.stat().st_size for path in (*ours, *theirs))) as progress:
+            both.read_audit(ours, progress.add)
+            found = chain(both.read_cloudtrail(theirs, progress.add), both.findings())
+            wrong, notes = _print(found, progress, as_json=as_json)
+    if as_json:
+        summary = {
+            "both": both.both,
+            "wrong": wrong,
+            "notes": notes,
+            "others": both.others,
+            "uncovered": both.uncovered,
+        }
+        typer.echo(json.dumps({"summary": {**summary, "principals": sorted(both.principals)}}))
+    else:
+        typer.echo(f"{both.both} requests to KMS are in both: {wrong or 'nothing'} wrong, {notes} to note")
+        typer.echo(f"of keystow: {', '.join(sorted(both.principals)) or 'nobody known'}; {both.others} by others")
+        if both.uncovered:
+            typer.echo(f"{both.uncovered} in the audit log are about keys that these CloudTrail files do not tell of")
+    if wrong:
+        raise typer.Exit(EXIT_WRONG)
+
+
 @audit.command("public-key")
 def public_key_command(config: ConfigOption = None) -> None:
     """Print the key that the log's checkpoints are verified with, as PEM."""
@@ -116,6 +168,10 @@ def _public_keys(paths: Sequence[Path] | None, config: Path | None) -> Sequence[
         return [load_signing_key(settings_in_force(config).audit_files).public]
     except AuditError as error:
         raise AuditError(f"{error} To verify a log elsewhere, name its --public-key.") from None
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    return None if time is None else time.replace(tzinfo=UTC)
 
 
 def _print(found: Iterable[Finding], progress: ProgressLine, *, as_json: bool) -> tuple[int, int]:

@@ -19,15 +19,19 @@ class Kind(Enum):
     AFTER_STOP = "after-stop"
     TRUNCATED = "truncated"
     ABSENT = "absent"
+    UNKNOWN_CALL = "unknown-call"
+    DIFFERS = "differs"
     # Not a sign that somebody changed anything:
     GAP = "gap"
     OPEN = "open"
     TORN = "torn"
     PARTIAL = "partial"
     TWICE = "given-twice"
+    NO_ANSWER = "no-answer"
+    NOT_IN_CLOUDTRAIL = "not-in-cloudtrail"
 
 
-_NOTES = frozenset({Kind.GAP, Kind.OPEN, Kind.TORN, Kind.PARTIAL, Kind.TWICE})
+_NOTES = frozenset({Kind.GAP, Kind.OPEN, Kind.TORN, Kind.PARTIAL, Kind.TWICE, Kind.NO_ANSWER, Kind.NOT_IN_CLOUDTRAIL})
 
 
 @dataclass(frozen=True, slots=True)
