@@ -48,6 +48,8 @@ class Acting:
     key_uses: KeyUseObserver = field(default_factory=_Nobody)
 
 
+PROBE = "KeyProbe"  # the operation of one who asks after a key that nobody uses
+
 _ITSELF = Acting(SERVICE, "Service")
 
 acting: ContextVar[Acting] = ContextVar("acting", default=_ITSELF)

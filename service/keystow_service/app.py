@@ -32,9 +32,11 @@ from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
 from keystow_service.keys.key_policy import RenderKeyPolicy
+from keystow_service.keys.kms_quota import QuotaPolicy
 from keystow_service.keys.lease import LeasePolicy
 from keystow_service.keys.onboarding import CheckKey, RegisterTenant
 from keystow_service.keys.probing import KeyProber, ProbePolicy
+from keystow_service.keys.rationed import RationedKeyService
 from keystow_service.model import MIB, DataCenter, KeyArn
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.delete import DeleteObject
@@ -67,6 +69,7 @@ _SERVICES = (
 _REGISTRY_CACHE_TTL = 10.0
 _AUDIT_RECORDS = 16_384  # in memory, while the disk does not take them
 _AUDIT_RESERVE_PER_CALL = 16 * 1024  # bytes of disk: half of it is more than a call's record is long
+_KMS_TURN = 5.0  # seconds that a request waits for its share of the KMS quota
 _STOP_GRACE = 1.0  # for the answers of calls that have just ended
 # A chunk is at most 2 MiB; the rest is for what a newer client may add.
 MAX_MESSAGE_SIZE = 4 * MIB + 64 * 1024
@@ -275,10 +278,14 @@ async def _open_keys(
     def audited(keys: KeyService) -> KeyService:
         return AuditedKeyService(keys, audit)
 
+    def rationed(keys: KeyService) -> KeyService:
+        quota = QuotaPolicy(settings.kms_requests_per_second, settings.kms_requests_per_second_per_tenant)
+        return RationedKeyService(audited(keys), quota, _KMS_TURN)
+
     if place.provider_key_arn is not None:
         from keystow_service.adapters.kms import open_kms  # noqa: PLC0415 - as above
 
-        kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint, around=audited))
+        kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint, around=rationed))
         return kms, KeyArn.parse(place.provider_key_arn)
     paths = settings.keyring_path, settings.keyring_path.with_name("root.key")
     admin = KeyringAdmin(*paths, clock)

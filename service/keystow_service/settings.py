@@ -156,6 +156,10 @@ class Settings(BaseSettings):
     lease_bound: Annotated[float, Field(ge=0, le=300)] = 60.0
     # When to ask again in the background: after half of that, unless it is set.
     lease_refresh: Annotated[float, Field(gt=0)] | None = None
+    # Requests to KMS that this process sends at most, in each region and for each tenant. Divide the account's quota in
+    # a region by the number of processes: https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html
+    kms_requests_per_second: Annotated[float, Field(ge=1)] = 2_000.0
+    kms_requests_per_second_per_tenant: Annotated[float, Field(ge=1)] = 500.0
     # How often a tenant's own key is asked after that nobody uses, and how often KMS is asked to describe it.
     key_probe_interval: Annotated[float, Field(ge=1)] = 60.0
     key_describe_interval: Annotated[float, Field(ge=1)] = 600.0

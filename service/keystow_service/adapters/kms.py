@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from random import SystemRandom
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -20,6 +21,7 @@ from botocore.parsers import ResponseParserError
 from keystow_service.adapters import kms_errors
 from keystow_service.adapters.kms_explained import ExplainedKms
 from keystow_service.errors import KeystowError, KmsKeyArnInvalidError
+from keystow_service.keys.repeated import RepeatedKeyService, RepeatPolicy
 from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyOrigin, KeyState
 from keystow_service.ports import EncryptionContext, KeyService
 
@@ -55,7 +57,7 @@ class KmsPatience:
     connect: float = 3.0
     read: float = 5.0
     attempts: int = 3
-    # Bounds what the others do not: name resolution, a free connection, credentials, the pauses between attempts.
+    # Bounds what the others do not: name resolution, a free connection, credentials; and when attempts are begun.
     call: float = 20.0
     # For DescribeKey to say which refusal it is.
     explanation: float = 2.0
@@ -72,20 +74,20 @@ async def open_kms(
 ) -> AsyncIterator[KeyService]:
     """KMS of one region, with the credentials that botocore finds, or the session's. ``endpoint`` replaces AWS's own.
 
-    What ``around`` puts around it sees every request that KMS gets.
-
-    The client's own retries are right here: all three operations may be repeated, "standard" mode backs off with
-    jitter, and its retry quota is shared by all calls of the client, so that an outage is not answered with a storm.
+    What ``around`` puts around it sees every request that KMS gets: the client's own retries are off, and ours
+    (keys/repeated.py) are in front.
     """
     patience = patience or KmsPatience()
     config = AioConfig(
         connect_timeout=patience.connect,
         read_timeout=patience.read,
-        retries={"mode": "standard", "total_max_attempts": patience.attempts},
+        retries={"total_max_attempts": 1},
     )
     session = session or AioSession()
     async with session.create_client("kms", region_name=region, endpoint_url=endpoint, config=config) as client:
-        yield ExplainedKms(around(AwsKms(client, patience)), patience.explanation)
+        explained = ExplainedKms(around(AwsKms(client, patience)), patience.explanation)
+        repeat = RepeatPolicy(attempts=patience.attempts, total=patience.call)
+        yield RepeatedKeyService(explained, repeat, SystemRandom().random)
 
 
 class AwsKms:

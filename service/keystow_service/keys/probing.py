@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from keystow_service.acting import SERVICE, Acting, acting
+from keystow_service.acting import PROBE, SERVICE, Acting, acting
 from keystow_service.errors import KeystowError
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, described
@@ -21,7 +21,7 @@ from keystow_service.ports import Clock, KeyHealthRecords, Sites, site_of
 
 log = structlog.get_logger(__name__)
 
-_PROBE = Acting(SERVICE, "KeyProbe")
+_PROBE = Acting(SERVICE, PROBE)
 _SPREAD = 0.25  # of the interval, to either side: replicas that started at once do not probe at once
 _ROUNDS_PER_INTERVAL = 4
 _PAGE = 500

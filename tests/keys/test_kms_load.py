@@ -1,0 +1,128 @@
+"""How the service bears with a KMS that throttles, fails or is slow: through leases, against the faithful KMS."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from keystow_service.acting import Acting, acting
+from keystow_service.adapters.clock import SystemClock
+from keystow_service.adapters.kms import KmsPatience, open_kms
+from keystow_service.adapters.local_store import open_local_store
+from keystow_service.errors import KmsThrottledError, KmsUnavailableError
+from keystow_service.keys.data_keys import DataKeys
+from keystow_service.keys.health import KeyHealthBook
+from keystow_service.keys.kms_quota import QuotaPolicy
+from keystow_service.keys.lease import LeasePolicy
+from keystow_service.keys.rationed import RationedKeyService
+from keystow_service.model import Caller, DataCenter, KeyArn, KeyManagement, Tenant, TenantId
+from keystow_service.ports import KeyService, Site
+from servers.kms.faults import Fault
+from servers.kms.server import faithful_kms
+from servers.kms.service import FaithfulKms
+from servers.kms.sessions import session_of
+
+REGION = "us-east-1"
+THROTTLED = Fault("ThrottlingException")
+
+
+@pytest.fixture
+async def kms() -> AsyncIterator[FaithfulKms]:
+    async with faithful_kms(REGION) as running:
+        yield running
+
+
+@asynccontextmanager
+async def data_keys(
+    kms: FaithfulKms, folder: Path, quota: QuotaPolicy | None = None, patience: KmsPatience | None = None
+) -> AsyncIterator[DataKeys]:
+    """Of a process; two tenants' keys are in the KMS."""
+
+    def rationed(service: KeyService) -> KeyService:
+        return RationedKeyService(service, quota or QuotaPolicy(), patience=30.0)
+
+    async with (
+        open_kms(
+            REGION, session=session_of(), endpoint=kms.endpoints[REGION], patience=patience, around=rationed
+        ) as service,
+        open_local_store(folder, parts_in_flight=1, clock=SystemClock()) as store,
+    ):
+        arn = KeyArn.parse(kms.create_key("acme", region=REGION).arn)
+        site = Site(DataCenter("us", "US", REGION), store, service, arn)
+        book = KeyHealthBook(SystemClock(), lambda *_: None, lambda _: None)
+        keys = DataKeys({"us": site}, "test", SystemClock(), LeasePolicy(), book)
+        try:
+            yield keys
+        finally:
+            await keys.aclose()
+
+
+def tenant_of(kms: FaithfulKms, name: str = "acme") -> Tenant:
+    arn = KeyArn.parse(kms.create_key(name, region=REGION).arn)
+    return Tenant(TenantId(name), name, KeyManagement.SELF, arn, "us", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+async def test_what_passes_is_asked_for_again(kms: FaithfulKms, tmp_path: Path) -> None:
+    """A throttled request and one whose answer is lost cost nobody a backup; each attempt is a request of its own."""
+    async with data_keys(kms, tmp_path) as keys:
+        kms.faults.fail_next(THROTTLED)
+        kms.faults.fail_next(Fault("KMSInternalException", status=500))
+        await keys.for_sealing(tenant_of(kms))
+    assert [request.answer for request in kms.requests] == ["ThrottlingException", "KMSInternalException", "OK"]
+
+
+async def test_a_refusal_is_not_asked_for_again(kms: FaithfulKms, tmp_path: Path) -> None:
+    """It is an answer."""
+    async with data_keys(kms, tmp_path) as keys:
+        tenant = tenant_of(kms)
+        kms[tenant.key_arn.text].put_policy({"Version": "2012-10-17", "Statement": []})
+        with pytest.raises(Exception, match="does not let the service use"):
+            await keys.for_sealing(tenant)
+    assert len(kms.requests) == 1
+
+
+async def test_a_call_is_told_before_its_deadline(kms: FaithfulKms, tmp_path: Path) -> None:
+    """What KMS said last, or that it said nothing; whoever has more time goes on waiting for the same request."""
+    async with data_keys(kms, tmp_path, patience=KmsPatience(attempts=1_000)) as keys:
+        tenant = tenant_of(kms)
+        kms.faults.fail_always(THROTTLED)
+        with pytest.raises(KmsThrottledError) as throttled:
+            await within(0.6, keys, tenant)
+        assert throttled.value.retry_after
+        patient = asyncio.create_task(within(60, keys, tenant))
+        kms.faults.end()
+        await patient
+        other = tenant_of(kms, "globex")
+        gate = kms.faults.hold("GenerateDataKey")
+        with pytest.raises(KmsUnavailableError):
+            await within(0.6, keys, other)
+        patient = asyncio.create_task(within(60, keys, other))
+        gate.open()
+        await patient
+
+
+async def within(seconds: float, keys: DataKeys, tenant: Tenant) -> None:
+    """Take a data key on behalf of a call that has so much time."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    token = acting.set(Acting(Caller("anonymous"), "Put", deadline=deadline))
+    try:
+        await keys.for_sealing(tenant)
+    finally:
+        acting.reset(token)
+
+
+async def test_what_exceeds_the_share_of_the_quota_waits(kms: FaithfulKms, tmp_path: Path) -> None:
+    """None of many at once is lost, though not all may be sent at once; who would wait too long is told so."""
+    async with data_keys(kms, tmp_path, QuotaPolicy(region=50, tenant=1_000)) as keys:
+        tenants = [tenant_of(kms, f"tenant-{number}") for number in range(80)]
+        await asyncio.gather(*map(keys.for_sealing, tenants))
+    assert [request.answer for request in kms.requests] == ["OK"] * 80
+    full = QuotaPolicy(region=1, tenant=1, max_waiting=0)
+    async with data_keys(kms, tmp_path, full, KmsPatience(attempts=1)) as keys:
+        with pytest.raises(KmsThrottledError) as told:
+            await keys.for_sealing(tenants[0])
+    assert told.value.retry_after
+    assert len(kms.requests) == 80
