@@ -1,5 +1,7 @@
 """Every kind of source, in every size that touches an edge, arrives byte for byte."""
 
+import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -13,6 +15,8 @@ import pytest
 from client.content import noise
 from client.scripted import ScriptedServer
 from keystow_client import AsyncClient, Client, SourceChangedError, WriteMode
+from keystow_client.sources import open_source
+from keystow_client.threads import TransferThread
 
 MIB = 1 << 20
 VERSION = Path("/proc/version").read_bytes()
@@ -251,3 +255,26 @@ async def test_progress_tells_the_bytes_sent(client: AsyncClient) -> None:
     await client.put("acme", "k", bytes(2 * MIB + 1), progress=heard.append)
     await client.put("acme", "s", b"12", progress=heard.append)
     assert heard == [MIB, 2 * MIB, 2 * MIB + 1, 2]
+
+
+async def test_a_file_that_is_opened_too_late_is_closed(tmp_path: Path) -> None:
+    """Who is cancelled while the thread still opens the file leaves no file open."""
+    path = tmp_path / "source"
+    path.write_bytes(b"content")
+    thread = TransferThread()
+    opening = asyncio.create_task(open_source(path, None, thread))
+    await asyncio.sleep(0)  # it waits for the thread now
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    thread.stop()
+    thread.serve()
+    assert path not in open_files()
+
+
+def open_files() -> set[Path]:
+    """What this process has open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            found.add(descriptor.readlink())
+    return found

@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from io import FileIO
@@ -71,11 +72,12 @@ async def open_source(source: SourceLike, size: int | None, thread: TransferThre
         case str():
             raise TypeError("a str is ambiguous: give a pathlib.Path, or the bytes themselves")
         case os.PathLike():
-            file = await thread.run(partial(FileIO, os.fspath(source)))
+            opened = ExitStack()
             try:
-                return await _file_source(file, size, thread, close=lambda: thread.post(file.close))
+                file = await thread.run(lambda: opened.enter_context(FileIO(os.fspath(source))))
+                return await _file_source(file, size, thread, close=lambda: thread.post(opened.close))
             except BaseException:
-                thread.post(file.close)
+                thread.post(opened.close)  # after the opening, even if that is only under way
                 raise
         case bytes() | bytearray() | memoryview():
             view = memoryview(source).cast("B")
