@@ -194,8 +194,9 @@ async def _open_services(
     stack.push_async_callback(keys.aclose)
     await stack.enter_async_context(_in_background(journal.run()))
     probe_policy = ProbePolicy(settings.key_probe_interval, settings.key_describe_interval)
-    prober = KeyProber(sites, keys, key_health, database.key_health, clock, probe_policy, SystemRandom().random)
-    await stack.enter_async_context(_in_background(prober.run()))
+    for site in sites.values():
+        prober = KeyProber(site, keys, key_health, database.key_health, clock, probe_policy, SystemRandom().random)
+        await stack.enter_async_context(_in_background(prober.run()))
     budget = BufferBudget(settings.buffer_budget, settings.admission_timeout)
     metrics.watch("buffer_bytes", "Buffer memory in use by streams, of buffer_budget", lambda: budget.in_use)
     opening = ObjectOpening(sites, keys)

@@ -154,7 +154,7 @@ async def test_database_that_fails(postgresql: PostgresqlServer, database: str, 
                 opened.add(tenant),
                 opened.key_in_use(tenant.key_arn, besides=tenant.tenant_id),
                 opened.list(limit=10),
-                opened.key_health.unobserved(tenant.create_time, limit=10),
+                opened.key_health.unobserved(tenant.create_time, tenant.data_center, limit=10),
             ):
                 with pytest.raises(RegistryUnavailableError) as caught:
                     await call

@@ -1,6 +1,7 @@
 """What every KeyHealthRecords must do. It joins with the fixtures ``registry`` and ``records``, on one database."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from contract.registry import new_tenant
@@ -66,12 +67,14 @@ class KeyHealthContract:
         assert len(await records.changes(ACME)) == 1
 
     async def test_unobserved(self, registry: TenantRegistry, records: KeyHealthRecords) -> None:
-        """Own keys that were not seen for long, the longest first; a provider's key is not watched for its tenants."""
+        """Own keys in a place not seen for long, the longest first; a provider's key is not watched for its tenants."""
         tenants = [await registry.add(new_tenant(name)) for name in ("acme", "globex", "initech")]
         await registry.add(new_tenant("provided", KeyManagement.PROVIDER))
+        elsewhere = await registry.add(replace(new_tenant("elsewhere"), data_center="us"))
         for tenant, minute in zip(tenants, (5, None, 1), strict=True):
             if minute is not None:
                 await records.observe(tenant.tenant_id, seen(KeyState.ENABLED, minute))
         since = START + timedelta(minutes=4)
-        assert await records.unobserved(since, limit=10) == [tenants[1], tenants[2]]
-        assert await records.unobserved(since, limit=1) == [tenants[1]]
+        assert await records.unobserved(since, "uk", limit=10) == [tenants[1], tenants[2]]
+        assert await records.unobserved(since, "uk", limit=1) == [tenants[1]]
+        assert await records.unobserved(since, "us", limit=10) == [elsewhere]

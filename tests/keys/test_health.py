@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -16,7 +19,18 @@ from keystow_service.errors import KmsKeyPendingDeletionError, KmsUnavailableErr
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
 from keystow_service.keys.probing import KeyProber, ProbePolicy
-from keystow_service.model import KeyManagement, KeyObservation, KeyState, Tenant, TenantId
+from keystow_service.model import (
+    DataCenter,
+    DataKey,
+    KeyArn,
+    KeyDescription,
+    KeyManagement,
+    KeyObservation,
+    KeyState,
+    Tenant,
+    TenantId,
+)
+from keystow_service.ports import EncryptionContext, Site
 
 INTERVAL = 60.0
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,6 +103,22 @@ async def test_the_providers_key_is_not_recorded(registry: SqlRegistry) -> None:
     assert await registry.key_health.of([TenantId("provided"), TenantId("unheard-of")]) == {}
 
 
+async def test_an_observation_that_cannot_be_written(world: World, registry: SqlRegistry, url: str) -> None:
+    """What a later release wrote and this one cannot read costs that tenant's observation, and no other tenant's."""
+    await registry.key_health.observe(world.acme.tenant_id, enabled(0))
+    await registry.add(replace(world.globex, key_arn=KeyArn.parse(f"arn:aws:kms:us-east-1:000000000000:key/{uuid4()}")))
+    database = await open_database(url)
+    await database.ask(text("UPDATE key_health SET state = 'UNHEARD_OF'"))
+    await database.aclose()
+    journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL)
+    journal.note(world.acme.tenant_id, disabled(30))
+    journal.note(world.globex.tenant_id, disabled(30))
+    with capture_logs() as log:
+        await written(journal)
+    assert await registry.key_health.changes(world.globex.tenant_id) == [disabled(30)]
+    assert [line["tenant_id"] for line in log if line["event"] == "key_health.not_recorded"] == ["acme"]
+
+
 async def test_a_registry_that_does_not_answer(world: World, registry: SqlRegistry, url: str) -> None:
     """What was seen meanwhile is written once it answers again, in order."""
     database = await open_database(url)
@@ -151,12 +181,12 @@ async def test_changes_are_told_in_the_log(world: World) -> None:
 class Replica:
     """A process that probes, and writes down what it saw."""
 
-    def __init__(self, world: World, registry: SqlRegistry) -> None:
+    def __init__(self, world: World, registry: SqlRegistry, data_center: str = "us") -> None:
         self.journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL / 2)
         self.book = KeyHealthBook(world.clock, self.journal.note, lambda _: None)
         self.keys = world.data_keys(observer=self.book)
         self._prober = KeyProber(
-            world.sites,
+            world.sites[data_center],
             self.keys,
             self.book,
             registry.key_health,
@@ -168,6 +198,26 @@ class Replica:
     async def round(self) -> None:
         await self._prober.round()
         await written(self.journal)
+
+
+class DeafKms:
+    """A KMS that takes every request and answers none."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def generate_data_key(self, arn: KeyArn, context: EncryptionContext) -> DataKey:  # noqa: ARG002 - KeyService's
+        return await self._never()
+
+    async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:  # noqa: ARG002 - as above
+        return await self._never()
+
+    async def describe(self, arn: KeyArn) -> KeyDescription:  # noqa: ARG002 - as above
+        return await self._never()
+
+    async def _never(self) -> Any:
+        self.asked.set()
+        await asyncio.Event().wait()
 
 
 @pytest.fixture
@@ -198,6 +248,22 @@ async def test_keys_in_use_are_left_alone(world: World, registry: SqlRegistry, r
         await replica.round()
         assert world.gate.generated == used
         world.clock.advance(REFRESH)
+    await elsewhere.keys.aclose()
+
+
+async def test_an_outage_elsewhere_delays_no_probe(world: World, registry: SqlRegistry, replica: Replica) -> None:
+    """While KMS of one region does not answer, the keys of another are probed as ever."""
+    arn = KeyArn.parse(f"arn:aws:kms:eu-west-1:111122223333:key/{uuid4()}")
+    await registry.add(Tenant(TenantId("afar"), "", KeyManagement.SELF, arn, "eu", START))
+    deaf = DeafKms()
+    world.sites["eu"] = Site(DataCenter("eu", "EU", "eu-west-1"), world.sites["us"].store, deaf, arn)
+    elsewhere = Replica(world, registry, "eu")
+    waiting = asyncio.create_task(elsewhere.round())
+    await deaf.asked.wait()
+    await replica.round()
+    assert (world.gate.generated, waiting.done()) == (1, False)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
     await elsewhere.keys.aclose()
 
 

@@ -55,13 +55,14 @@ class SqlKeyHealth:
         )
         return [observation_of(row) for row in rows]
 
-    async def unobserved(self, since: datetime, *, limit: int) -> Sequence[Tenant]:
+    async def unobserved(self, since: datetime, data_center: str, *, limit: int) -> Sequence[Tenant]:
         """See ports.KeyHealthRecords."""
         rows = await self._database.ask(
             select(tenants)
             .outerjoin(key_health)
             .where(
                 tenants.c.key_management == KeyManagement.SELF.value,
+                tenants.c.data_center == data_center,
                 or_(key_health.c.time.is_(None), key_health.c.time < since),
             )
             .order_by(key_health.c.time.asc().nulls_first(), tenants.c.tenant_id)

@@ -90,4 +90,6 @@ class KeyHealthJournal:
                 log.warning("key_health.delayed", reason=error.reason, unwritten=len(self._unwritten))
                 await asyncio.sleep(self._retry_interval)
                 continue
+            except Exception as error:  # noqa: BLE001 - what can never be written must not keep the rest from it
+                log.error("key_health.not_recorded", tenant_id=tenant_id, kind=type(error).__name__)  # noqa: TRY400 - its text may hold secrets
             self._unwritten.popleft()

@@ -2,7 +2,8 @@
 
 A probe is a use: GenerateDataKey with the tenant's own context, which renews the tenant's lease, and at a slower pace
 DescribeKey, which knows the date of a deletion. Keys in use are left alone, whichever replica uses them: the registry
-knows when each was last seen.
+knows when each was last seen. Each data centre has a prober of its own: where KMS does not answer, nobody waits but
+those who are there.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from keystow_service.errors import KeystowError
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, described
 from keystow_service.model import KeyState, Tenant, TenantId
-from keystow_service.ports import Clock, KeyHealthRecords, Sites, site_of
+from keystow_service.ports import Clock, KeyHealthRecords, Site
 
 log = structlog.get_logger(__name__)
 
@@ -37,11 +38,11 @@ class ProbePolicy:
 
 
 class KeyProber:
-    """See the module."""
+    """Of one data centre. See the module."""
 
     def __init__(
         self,
-        sites: Sites,
+        site: Site,
         keys: DataKeys,
         book: KeyHealthBook,
         records: KeyHealthRecords,
@@ -50,7 +51,7 @@ class KeyProber:
         random: Callable[[], float],
     ) -> None:
         """``random`` gives numbers from 0 to 1."""
-        self._sites = sites
+        self._site = site
         self._keys = keys
         self._book = book
         self._records = records
@@ -75,7 +76,8 @@ class KeyProber:
     async def round(self) -> None:
         """Probe those whose turn it is. Raises RegistryUnavailableError."""
         since = self._clock.now() - timedelta(seconds=self._policy.interval * (1 - _SPREAD))
-        tenants = [tenant for tenant in await self._records.unobserved(since, limit=_PAGE) if self._due(tenant)]
+        unobserved = await self._records.unobserved(since, self._site.data_center.name, limit=_PAGE)
+        tenants = [tenant for tenant in unobserved if self._due(tenant)]
         slots = asyncio.Semaphore(self._policy.at_once)
 
         async def probe(tenant: Tenant) -> None:
@@ -113,7 +115,7 @@ class KeyProber:
     async def _describe(self, tenant: Tenant) -> None:
         """That a key is enabled, only its use proves."""
         try:
-            description = await site_of(self._sites, tenant).key_service.describe(tenant.key_arn)
+            description = await self._site.key_service.describe(tenant.key_arn)
         except KeystowError as error:
             log.debug("key_not_described", tenant_id=tenant.tenant_id, reason=error.reason)
             return
