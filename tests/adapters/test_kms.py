@@ -398,3 +398,20 @@ def test_table_covers_errors() -> None:
     kms_reasons = {*errors.KeyRefusal.__subclasses__(), errors.WrappedKeyInvalidError, errors.KmsUnavailableError}
     kms_reasons |= {errors.KmsThrottledError, errors.ProviderCredentialsError, errors.InternalError}
     assert {verdict.kind for verdict in verdicts} == kms_reasons
+
+
+async def test_slow_answers_hold_up_nobody_else(kms: FaithfulKms) -> None:
+    """While the keys of some tenants answer slowly there is room for the requests of many others."""
+    arn = key_of(kms)
+    patience = KmsPatience(read=60.0, attempts=1, call=60.0)
+    async with open_kms(REGION, session=session_of(), endpoint=kms.endpoints[REGION], patience=patience) as service:
+        made = await service.generate_data_key(arn, ACME)
+        gate = kms.faults.hold("GenerateDataKey")
+        slow = [asyncio.create_task(service.generate_data_key(arn, ACME)) for _ in range(30)]
+        try:
+            async with asyncio.timeout(30):
+                await gate.until(len(slow))
+                assert (await service.unwrap(arn, made.wrapped, ACME)).plaintext == made.plaintext
+        finally:
+            gate.open()
+            await asyncio.gather(*slow)

@@ -35,6 +35,8 @@ _T = TypeVar("_T")
 
 _DATA_KEY_SIZE = 32
 _MAX_CIPHERTEXT_SIZE = 6144  # of Decrypt's CiphertextBlob
+# Requests under way at once. Keys in slow external key stores keep theirs for seconds; others must not wait for them.
+_MAX_CONNECTIONS = 256
 _OPERATIONS = ("GenerateDataKey", "Decrypt", "DescribeKey")
 
 # What botocore raises, and what we raise, on taking apart an answer that is not the JSON that KMS promises.
@@ -82,6 +84,7 @@ async def open_kms(
         connect_timeout=patience.connect,
         read_timeout=patience.read,
         retries={"total_max_attempts": 1},
+        max_pool_connections=_MAX_CONNECTIONS,
     )
     session = session or AioSession()
     async with session.create_client("kms", region_name=region, endpoint_url=endpoint, config=config) as client:
