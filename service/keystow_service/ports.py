@@ -1,6 +1,6 @@
 """What the use cases need from the world. Adapters implement these; tests/contract holds every adapter to them."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -91,6 +91,14 @@ class UnfinishedUpload:
     dead: bool = False  # whether it is certain that nobody can go on with it, however young it is
 
 
+# Returns while an object may be made visible, and raises when it may not.
+Permit: TypeAlias = Callable[[], Awaitable[object]]
+
+
+async def always() -> None:
+    """A Permit without a condition."""
+
+
 class Upload(Protocol):
     """One object on its way into the store. Nothing is visible under its name until commit."""
 
@@ -102,10 +110,12 @@ class Upload(Protocol):
         """
         ...
 
-    async def commit(self, last: bytearray) -> StoredObject:
+    async def commit(self, last: bytearray, permit: Permit = always) -> StoredObject:
         """Make the object visible: all parts written, then this one. The object is durable when this returns.
 
-        May be called again with the same part after OutcomeUnknown or StoreUnavailableError.
+        ``permit`` is awaited when nothing else is left to wait for, each time that the object is about to be made
+        visible; what it raises ends the commit. May be called again with the same part after OutcomeUnknown or
+        StoreUnavailableError.
         Raises ConditionFailed, OutcomeUnknown, Store… errors, UploadExpiredError, WriteConflictError.
         """
         ...
@@ -134,7 +144,7 @@ class ResumableUpload(Protocol):
         """As Upload.write. Also raises UploadExpiredError, UploadSupersededError."""
         ...
 
-    async def commit(self, last: bytearray) -> StoredObject:
+    async def commit(self, last: bytearray, permit: Permit = always) -> StoredObject:
         """As Upload.commit. Also raises UploadSupersededError: another writer has written one of the parts since."""
         ...
 

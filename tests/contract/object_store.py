@@ -11,7 +11,7 @@ from datetime import UTC, timedelta
 import pytest
 
 from contract.store_place import NAME, Place, begun, content, outcome, parts, store
-from keystow_service.errors import ObjectChangedError, ObjectNotFoundError
+from keystow_service.errors import KmsKeyDisabledError, ObjectChangedError, ObjectNotFoundError
 from keystow_service.ports import (
     Absent,
     ConditionFailed,
@@ -89,6 +89,31 @@ class ObjectStoreContract:
             await place.store.read(NAME, 0, 1)
         await upload.commit(last)
         assert list(place.contents()) == [NAME]
+
+    @pytest.mark.parametrize("count", [0, 1], ids=["one part", "parts"])
+    async def test_permission_is_asked_for_last(self, place: Place, count: int) -> None:
+        """A commit asks when every part has arrived, however long that takes; refused, it leaves nothing."""
+        asked = []
+
+        async def refuse() -> None:
+            asked.append(gate.held)
+            raise KmsKeyDisabledError("disabled")
+
+        *first, last = parts(place, content(place.part_size * count + 1000))
+        upload = place.store.begin(NAME, Absent())
+        gate = place.hold_parts()
+        for part in first:
+            await upload.write(part)
+        committing = asyncio.create_task(upload.commit(last, refuse))
+        await gate.until(count)
+        assert asked == [] or not count
+        gate.open()
+        with pytest.raises(KmsKeyDisabledError):
+            await committing
+        assert len(asked) == 1
+        await upload.abort()
+        assert place.contents() == {}
+        assert place.unfinished() == []
 
     async def test_old_content_stays_until_commit(self, place: Place) -> None:
         """While it is being overwritten, an object reads as before; afterwards as the new one."""

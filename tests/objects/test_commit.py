@@ -1,4 +1,4 @@
-"""The commit of a Put whose answer is lost: under the lease, like everything else."""
+"""The commit of a Put that is slow or whose answer is lost: under the lease, like everything else."""
 
 import dataclasses
 import uuid
@@ -36,7 +36,7 @@ from keystow_service.objects.opening import ObjectOpening
 from keystow_service.objects.put import PutObject
 from keystow_service.objects.standing import RepeatedPut
 from keystow_service.objects.transfer import PutPolicy, Transfer
-from keystow_service.ports import OutcomeUnknown, Site, StoredObject, Upload, WriteCondition
+from keystow_service.ports import OutcomeUnknown, Permit, Site, StoredObject, Upload, WriteCondition, always
 
 REGION = "us-east-1"
 ACME = TenantId("acme")
@@ -45,21 +45,23 @@ DATA = b"data"
 
 
 class LossyUpload:
-    """An upload whose first commit is lost on the way there."""
+    """An upload whose first commit takes its time, and may be lost on the way there."""
 
-    def __init__(self, upload: Upload, meanwhile: Callable[[], object]) -> None:
+    def __init__(self, upload: Upload, meanwhile: Callable[[], object], *, lost: bool) -> None:
         self._upload = upload
         self._meanwhile: Callable[[], object] | None = meanwhile
+        self._lost = lost
 
     async def write(self, part: bytearray) -> None:
         await self._upload.write(part)
 
-    async def commit(self, last: bytearray) -> StoredObject:
+    async def commit(self, last: bytearray, permit: Permit = always) -> StoredObject:
         if self._meanwhile is not None:
             self._meanwhile()
             self._meanwhile = None
-            raise OutcomeUnknown
-        return await self._upload.commit(last)
+            if self._lost:
+                raise OutcomeUnknown
+        return await self._upload.commit(last, permit)
 
     async def abort(self) -> None:
         await self._upload.abort()
@@ -69,9 +71,10 @@ class LossyStore(LocalStore):
     """A local store with such uploads."""
 
     meanwhile: Callable[[], object] = staticmethod(lambda: None)
+    lost = True
 
     def begin(self, name: str, condition: WriteCondition) -> Upload:
-        return LossyUpload(super().begin(name, condition), self.meanwhile)
+        return LossyUpload(super().begin(name, condition), self.meanwhile, lost=self.lost)
 
 
 @dataclasses.dataclass
@@ -83,13 +86,17 @@ class World:
     clock: FakeClock
     disable_key: Callable[[], object]
 
-    async def put_object(self) -> ObjectInfo:
-        command = PutCommand(ANONYMOUS, ACME, KEY, UploadId(str(uuid.uuid4())))
-        return await self.put(command, _content())
+    def __post_init__(self) -> None:
+        self._command = PutCommand(ANONYMOUS, ACME, KEY, UploadId(str(uuid.uuid4())))
+
+    async def put_object(self, meanwhile: Callable[[], object] = lambda: None) -> ObjectInfo:
+        """The same each time, with something happening while the content comes."""
+        return await self.put(self._command, _content(meanwhile))
 
 
-async def _content() -> AsyncIterator[Chunk | Finish]:
+async def _content(meanwhile: Callable[[], object]) -> AsyncIterator[Chunk | Finish]:
     yield Chunk(0, DATA)
+    meanwhile()
     yield Finish(len(DATA))
 
 
@@ -125,15 +132,28 @@ async def test_a_lost_commit_is_tried_again(world: World) -> None:
     assert (await world.store.head(object_name(ACME, KEY))).etag == info.version_id
 
 
-async def test_no_commit_is_tried_again_under_a_disabled_key(world: World) -> None:
-    """The key is disabled while the answer is waited for past the bound: nothing more is stored."""
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "slow"])
+async def test_no_commit_under_a_disabled_key(world: World, *, lost: bool) -> None:
+    """The key is disabled while an answer or the last parts are waited for past the bound: nothing is stored."""
 
     def meanwhile() -> None:
         world.disable_key()
         world.clock.advance(60)
 
-    world.store.meanwhile = meanwhile
+    world.store.meanwhile, world.store.lost = meanwhile, lost
     with pytest.raises(KmsKeyDisabledError):
         await world.put_object()
     with pytest.raises(ObjectNotFoundError):
         await world.store.head(object_name(ACME, KEY))
+
+
+async def test_no_answer_to_a_repeated_put_under_a_disabled_key(world: World) -> None:
+    """The object stands, and the key is disabled while the content comes again past the bound: that is told."""
+    await world.put_object()
+
+    def meanwhile() -> None:
+        world.disable_key()
+        world.clock.advance(60)
+
+    with pytest.raises(KmsKeyDisabledError):
+        await world.put_object(meanwhile)

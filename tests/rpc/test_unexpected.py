@@ -24,7 +24,7 @@ from keystow.v1.storage_pb2 import (
 )
 from keystow_service import app
 from keystow_service.adapters.local_store import open_local_store
-from keystow_service.ports import ObjectStore, StoredObject, StoredRange, Upload, WriteCondition
+from keystow_service.ports import ObjectStore, Permit, StoredObject, StoredRange, Upload, WriteCondition, always
 from rpc.wire import (
     MIB,
     TIMEOUT,
@@ -98,9 +98,9 @@ class UnreliableUpload:
         self._store.fail("write")
         await self._upload.write(part)
 
-    async def commit(self, last: bytearray) -> StoredObject:
+    async def commit(self, last: bytearray, permit: Permit = always) -> StoredObject:
         self._store.fail("commit")
-        return await self._upload.commit(last)
+        return await self._upload.commit(last, permit)
 
     async def abort(self) -> None:
         await self._upload.abort()

@@ -18,6 +18,7 @@ from keystow_service.errors import (
     ObjectTruncatedError,
     UploadIdReusedError,
 )
+from keystow_service.keys.held_key import HeldKey
 from keystow_service.model import ObjectInfo, ObjectKey, Tenant
 from keystow_service.objects.command import Chunk, Finish, PutCommand
 from keystow_service.objects.intake import Intake
@@ -79,7 +80,7 @@ class RepeatedPut:
 
         Raises UploadIdReusedError, the errors of Intake, and as ObjectOpening.
         """
-        info = await self._described(tenant, store, standing, command)
+        info, key = await self._described(tenant, store, standing, command)
         start = intake.size
         async for message in content:
             if isinstance(message, Chunk):
@@ -90,25 +91,26 @@ class RepeatedPut:
             else:
                 intake.finish(message)
                 _require_same((info.size, info.crc32c), (intake.size, intake.crc32c))
+        await key.hold()  # the content may have taken its time
         return info
 
     async def confirm(
         self, tenant: Tenant, store: ObjectStore, standing: Standing, command: PutCommand, intake: Intake
     ) -> ObjectInfo:
         """The same, once the content has been taken. Raises as ``answer``."""
-        info = await self._described(tenant, store, standing, command)
+        info, _ = await self._described(tenant, store, standing, command)
         _require_same((info.size, info.crc32c), (intake.size, intake.crc32c))
         return info
 
     async def _described(
         self, tenant: Tenant, store: ObjectStore, standing: Standing, command: PutCommand
-    ) -> ObjectInfo:
+    ) -> tuple[ObjectInfo, HeldKey]:
         opened = await self._opening.open(tenant, command.key, store, standing.found)
         _require_same(
             (opened.metadata.put_header_hash, opened.metadata.principal),
             (command.fingerprint(), command.caller.principal),
         )
-        return opened.info(await opened.footer())
+        return opened.info(await opened.footer()), opened.key
 
 
 def _require_same(stored: tuple[object, ...], repeated: tuple[object, ...]) -> None:

@@ -141,10 +141,9 @@ class Transfer:
             if attempt:
                 pause = self._policy.commit_pause * random.uniform(1, 2) * 2**attempt  # noqa: S311 - jitter
                 await asyncio.sleep(pause)
-            await stream.held.hold()
             refusal: KeystowError | None = None
             try:
-                return await stream.upload.commit(last)
+                return await stream.upload.commit(last, stream.held.hold)
             except ConditionFailed:
                 refusal = conflict(command)
             except UploadExpiredError as error:

@@ -7,7 +7,7 @@ from keystow_service.adapters.in_flight import InFlight
 from keystow_service.adapters.local_store.resumable import ResumableFiles, Writer
 from keystow_service.adapters.local_store.threads import Threads
 from keystow_service.errors import KeystowError
-from keystow_service.ports import PartObserver, StoredObject, WriteCondition
+from keystow_service.ports import PartObserver, Permit, StoredObject, WriteCondition, always
 
 
 class LocalResumableUpload:
@@ -46,11 +46,12 @@ class LocalResumableUpload:
         del part, writing, telling  # the thread's alone, which lets it go when it is written
         await self._in_flight.room()
 
-    async def commit(self, last: bytearray) -> StoredObject:
+    async def commit(self, last: bytearray, permit: Permit = always) -> StoredObject:
         """See the port. A failed sync is never tried again: the kernel may have dropped what it could not write."""
         await self._in_flight.settled()
         if self._failure is not None:
             raise self._failure
+        await permit()
         publish = partial(self._files.publish, self._writer, self._size, last, self._name, self._condition)
         self._publishing = self._threads.start(publish)
         try:

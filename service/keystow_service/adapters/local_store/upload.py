@@ -9,7 +9,7 @@ from keystow_service.adapters.in_flight import InFlight
 from keystow_service.adapters.local_store.files import StoreFiles, TempFile, write_all
 from keystow_service.adapters.local_store.threads import Threads
 from keystow_service.errors import KeystowError
-from keystow_service.ports import StoredObject, WriteCondition
+from keystow_service.ports import Permit, StoredObject, WriteCondition, always
 
 T = TypeVar("T")
 
@@ -42,11 +42,12 @@ class LocalUpload:
         del part  # the thread's alone, which lets it go when it is written
         await self._in_flight.room()
 
-    async def commit(self, last: bytearray) -> StoredObject:
+    async def commit(self, last: bytearray, permit: Permit = always) -> StoredObject:
         """See the port. A failed sync is never tried again: the kernel may have dropped what it could not write."""
         await self._in_flight.settled()
         if self._failure is not None:
             raise self._failure
+        await permit()
         try:
             return await self._run(partial(self._publish, last))
         except KeystowError as failure:

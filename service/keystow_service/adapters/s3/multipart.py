@@ -18,10 +18,15 @@ from keystow_service.adapters.s3.listing import endless
 from keystow_service.adapters.s3.retry import COMPLETE
 from keystow_service.envelope.part_chain import PartChain
 from keystow_service.errors import StoreUnavailableError
-from keystow_service.ports import OutcomeUnknown, PartObserver, StoredObject, WriteCondition
+from keystow_service.ports import OutcomeUnknown, PartObserver, Permit, StoredObject, WriteCondition, always
 
 if TYPE_CHECKING:  # the stubs are a development dependency
-    from types_aiobotocore_s3.type_defs import CompletedPartTypeDef, ListPartsOutputTypeDef, PartTypeDef
+    from types_aiobotocore_s3.type_defs import (
+        CompletedPartTypeDef,
+        CompleteMultipartUploadOutputTypeDef,
+        ListPartsOutputTypeDef,
+        PartTypeDef,
+    )
 
 _ABORT_ATTEMPTS = 4
 
@@ -79,7 +84,7 @@ class MultipartUpload:
         del part  # the task's alone, which lets it go when S3 has it
         await self._in_flight.room()
 
-    async def commit(self, last: bytearray) -> StoredObject:
+    async def commit(self, last: bytearray, permit: Permit = always) -> StoredObject:
         """See the port. Called again, it sends only what has not arrived.
 
         ``modified`` is this machine's time: S3's own would cost another request.
@@ -90,18 +95,20 @@ class MultipartUpload:
         await self._in_flight.settled()
         parts = [self._parts[number] for number in sorted(self._parts)]
         first, self._asked_to_complete = not self._asked_to_complete, True
+
+        async def complete() -> "CompleteMultipartUploadOutputTypeDef":
+            await permit()
+            return await self._bucket.client.complete_multipart_upload(
+                Bucket=self._bucket.name,
+                Key=self._key,
+                UploadId=self.id,
+                MultipartUpload={"Parts": parts},
+                **self._condition,
+            )
+
         with commit_answers():
             try:
-                answer = await self._bucket.retries.call(
-                    lambda: self._bucket.client.complete_multipart_upload(
-                        Bucket=self._bucket.name,
-                        Key=self._key,
-                        UploadId=self.id,
-                        MultipartUpload={"Parts": parts},
-                        **self._condition,
-                    ),
-                    COMPLETE,
-                )
+                answer = await self._bucket.retries.call(complete, COMPLETE)
             except S3Fault as fault:
                 if fault.code != NO_SUCH_UPLOAD:
                     raise

@@ -5,12 +5,16 @@ Which of the two is settled by the first part that is not the last. Nothing is l
 
 import asyncio
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from keystow_service.adapters.s3.bucket import Bucket
 from keystow_service.adapters.s3.commit import arguments, commit_answers
 from keystow_service.adapters.s3.multipart import MultipartUpload, create, remove
 from keystow_service.adapters.s3.retry import CONDITIONAL
-from keystow_service.ports import StoredObject, WriteCondition
+from keystow_service.ports import Permit, StoredObject, WriteCondition, always
+
+if TYPE_CHECKING:  # the stubs are a development dependency
+    from types_aiobotocore_s3.type_defs import PutObjectOutputTypeDef
 
 
 class S3Upload:
@@ -33,12 +37,12 @@ class S3Upload:
         del part
         await writing
 
-    async def commit(self, last: bytearray) -> StoredObject:
+    async def commit(self, last: bytearray, permit: Permit = always) -> StoredObject:
         """See the port. ``modified`` is this machine's time: S3's own would cost another request."""
         if self._creation is None:
-            stored = await self._put(last)
+            stored = await self._put(last, permit)
         else:
-            stored = await (await asyncio.shield(self._creation)).commit(last)
+            stored = await (await asyncio.shield(self._creation)).commit(last, permit)
         self._committed = True
         return stored
 
@@ -63,17 +67,19 @@ class S3Upload:
             self._bucket, self._name, upload_id, self._condition, self._parts_in_flight, lambda *_: None
         )
 
-    async def _put(self, data: bytearray) -> StoredObject:
+    async def _put(self, data: bytearray, permit: Permit) -> StoredObject:
         checksum = self._bucket.checksum(data)
-        with commit_answers():
-            answer = await self._bucket.retries.call(
-                lambda: self._bucket.client.put_object(
-                    Bucket=self._bucket.name,
-                    Key=self._bucket.key(self._name),
-                    Body=data,  # type: ignore[arg-type] # the stubs do not know that bytearray is taken
-                    **checksum,
-                    **arguments(self._condition),
-                ),
-                CONDITIONAL,
+
+        async def put() -> "PutObjectOutputTypeDef":
+            await permit()
+            return await self._bucket.client.put_object(
+                Bucket=self._bucket.name,
+                Key=self._bucket.key(self._name),
+                Body=data,  # type: ignore[arg-type] # the stubs do not know that bytearray is taken
+                **checksum,
+                **arguments(self._condition),
             )
+
+        with commit_answers():
+            answer = await self._bucket.retries.call(put, CONDITIONAL)
         return StoredObject(self._name, answer["ETag"], len(data), datetime.now(UTC))
