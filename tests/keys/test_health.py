@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 from uuid import uuid4
 
 import pytest
@@ -207,17 +207,18 @@ class DeafKms:
         self.asked = asyncio.Event()
 
     async def generate_data_key(self, arn: KeyArn, context: EncryptionContext) -> DataKey:  # noqa: ARG002 - KeyService's
-        return await self._never()
+        await self._never()
 
     async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:  # noqa: ARG002 - as above
-        return await self._never()
+        await self._never()
 
     async def describe(self, arn: KeyArn) -> KeyDescription:  # noqa: ARG002 - as above
-        return await self._never()
+        await self._never()
 
-    async def _never(self) -> Any:
+    async def _never(self) -> NoReturn:
         self.asked.set()
         await asyncio.Event().wait()
+        raise AssertionError  # it is never set
 
 
 @pytest.fixture
