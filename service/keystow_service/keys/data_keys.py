@@ -17,6 +17,7 @@ from keystow_service.keys.encryption_context import encryption_context
 from keystow_service.keys.held_key import HeldKey
 from keystow_service.keys.lease import Lease, LeasePolicy
 from keystow_service.keys.opening_keys import OpeningKeys
+from keystow_service.keys.peer_waits import PeerWaits
 from keystow_service.keys.proving import FailureLog, KeyObserver, Proving, TenantKey
 from keystow_service.keys.sealing_keys import SealingKeys
 from keystow_service.model import KeyArn, Tenant, TenantId
@@ -101,22 +102,25 @@ class DataKeys:
         failures = FailureLog(key, self._clock)
         policy = self._policy
 
-        def proving(lease: Lease) -> Proving:
-            return Proving(key, lease, policy, self._observer, partial(self._refused, key.arn, lease))
+        def waits() -> PeerWaits:
+            return PeerWaits(Lease(self._clock, policy), policy, self._clock)
 
-        seal, opening = Lease(self._clock, policy), Lease(self._clock, policy)
+        def proving(under: PeerWaits) -> Proving:
+            return Proving(key, under.lease, policy, self._observer, partial(self._refused, key.arn, under))
+
+        sealing, opening = waits(), waits()
         return _TenantKeys(
             key.arn,
-            SealingKeys(key, seal, policy, proving(seal), failures),
+            SealingKeys(key, sealing, policy, proving(sealing), failures),
             OpeningKeys(key, opening, policy, proving(opening), failures),
         )
 
-    def _refused(self, arn: KeyArn, lease: Lease, error: KeyRefusal) -> None:
+    def _refused(self, arn: KeyArn, own: PeerWaits, error: KeyRefusal) -> None:
         """Every cached data key of that KMS key is dropped; leases end where the refusal is about what they prove."""
-        lease.close()
+        own.refused(error)
         for keys in self._tenants.values():
             if keys.arn == arn:
                 keys.drop()
                 if not isinstance(error, _REFUSES_ONE_OPERATION):
-                    keys.sealing.lease.close()
-                    keys.opening.lease.close()
+                    keys.sealing.waits.refused(error)
+                    keys.opening.waits.refused(error)

@@ -8,6 +8,7 @@ answer to a request that was sent after the use began.
 
 from dataclasses import dataclass
 
+from keystow_service.errors import KeystowError
 from keystow_service.ports import Clock
 
 
@@ -19,6 +20,8 @@ class LeasePolicy:
     bound: float = 60.0
     # While renewals fail for reasons that are not a refusal, KMS is asked no more often than this.
     retry_interval: float = 1.0
+    # How long a stream that waits for its client outlives its lease.
+    grace: float = 1.0
     data_key_max_objects: int = 100_000
     opened_keys_max: int = 1_000  # per tenant
 
@@ -34,7 +37,7 @@ class Sending:
 class Lease:
     """The proof for one tenant and one operation. See the module."""
 
-    __slots__ = ("_clock", "_policy", "_proven", "_proven_at", "_refused", "_retry_at", "proof", "sent")
+    __slots__ = ("_clock", "_policy", "_proven", "_proven_at", "_refused", "_retry_at", "failure", "proof", "sent")
 
     def __init__(self, clock: Clock, policy: LeasePolicy) -> None:
         self._clock = clock
@@ -45,6 +48,7 @@ class Lease:
         self._proven_at: float | None = None  # when that was sent; None once it proves nothing
         self._refused = 0  # the newest that had been sent when KMS last refused
         self._retry_at = float("-inf")
+        self.failure: KeystowError | None = None  # of the last request, if that was no refusal
 
     def sending(self) -> Sending:
         """A request is sent now."""
@@ -57,6 +61,7 @@ class Lease:
             return False
         if self._proven_at is None or sending.number > self._proven:
             self._proven, self._proven_at, self.proof = sending.number, sending.time, request_id
+            self.failure = None
         return True
 
     def close(self) -> None:
@@ -64,8 +69,9 @@ class Lease:
         self._refused = self.sent
         self._proven_at = None
 
-    def postpone(self) -> None:
+    def postpone(self, failure: KeystowError | None) -> None:
         """A request failed without a refusal: the lease runs to its bound."""
+        self.failure = failure
         self._retry_at = self._clock.boottime() + self._policy.retry_interval
 
     def live(self) -> bool:

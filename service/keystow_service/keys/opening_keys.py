@@ -7,7 +7,8 @@ from keystow_service.audit import KeyUse
 from keystow_service.errors import WrappedKeyInvalidError
 from keystow_service.keys.expiry import Expiry
 from keystow_service.keys.held_key import HeldKey
-from keystow_service.keys.lease import Lease, LeasePolicy
+from keystow_service.keys.lease import LeasePolicy
+from keystow_service.keys.peer_waits import PeerWaits
 from keystow_service.keys.proving import FailureLog, Proving, TenantKey
 from keystow_service.keys.shared_request import SharedRequest
 from keystow_service.model import DataKey
@@ -17,16 +18,17 @@ class OpeningKeys:
     """See the module. What is cached stands under one tenant, KMS key and context, by its ciphertext."""
 
     def __init__(
-        self, key: TenantKey, lease: Lease, policy: LeasePolicy, proving: Proving, failures: FailureLog
+        self, key: TenantKey, waits: PeerWaits, policy: LeasePolicy, proving: Proving, failures: FailureLog
     ) -> None:
-        self.lease = lease
+        self.waits = waits
+        self.lease = waits.lease
         self._key = key
         self._policy = policy
         self._proving = proving
         self._failures = failures
         self._opened: OrderedDict[bytes, DataKey] = OrderedDict()  # by wrapped key, oldest use first
         self._requests: dict[bytes, SharedRequest[DataKey]] = {}  # by wrapped key
-        self._expiry = Expiry(lease, self.drop)
+        self._expiry = Expiry(self.lease, self.drop)
 
     async def for_object(self, wrapped: bytes) -> HeldKey:
         """The data key of a stored object. Raises KeyRefusal, WrappedKeyInvalidError, Kms… errors."""
@@ -37,7 +39,8 @@ class OpeningKeys:
             self._opened.move_to_end(wrapped)
         if key is None:
             key = await self._unwrap(wrapped).answer()
-        return HeldKey(key, self.lease, partial(self._hold, wrapped), self._key.arn, KeyUse.OPEN, cached=cached)
+        hold, renew = partial(self._hold, wrapped), partial(self._renew, wrapped)
+        return HeldKey(key, self.waits, hold, renew, self._key.arn, KeyUse.OPEN, cached=cached)
 
     def drop(self) -> None:
         """Forget what is cached."""
@@ -47,13 +50,14 @@ class OpeningKeys:
         """Ask no more, and forget every key."""
         for request in list(self._requests.values()):
             await request.aclose()
+        self.waits.close()
         self._expiry.close()
 
     async def _hold(self, wrapped: bytes) -> DataKey | None:
         """See HeldKey.hold. Gives the data key if KMS unwrapped it for this use."""
         begun = self.lease.sent
-        if self.lease.live() and self.lease.due() and not self._requests:
-            self._unwrap(wrapped)
+        if self.lease.live() and self.lease.due():
+            self._renew(wrapped)
         key = None
         # Any data key that KMS unwraps proves the lease for all: wait for the one under way rather than ask as well.
         while not self.lease.serves(begun):
@@ -67,6 +71,10 @@ class OpeningKeys:
             else:
                 key = answer if own else key
         return key
+
+    def _renew(self, wrapped: bytes) -> None:
+        if not self._requests:
+            self._unwrap(wrapped)
 
     def _unwrap(self, wrapped: bytes) -> SharedRequest[DataKey]:
         """The request under way, or a new one."""

@@ -70,9 +70,10 @@ class Proving:
             except WrappedKeyInvalidError:
                 raise  # is about one object's data key, and says nothing of the KMS key
             except Exception as error:
-                self._lease.postpone()
-                if isinstance(error, KeystowError):
-                    self._observer.failed(self._key.tenant_id, error)
+                named = error if isinstance(error, KeystowError) else None
+                self._lease.postpone(named)
+                if named is not None:
+                    self._observer.failed(self._key.tenant_id, named)
                 raise
             if self._lease.prove(sending, answer.request_id):
                 self._observer.succeeded(self._key.tenant_id, answer.request_id)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from keystow_service.audit import KeyUse
 from keystow_service.keys.expiry import Expiry
 from keystow_service.keys.held_key import HeldKey
-from keystow_service.keys.lease import Lease, LeasePolicy
+from keystow_service.keys.lease import LeasePolicy
+from keystow_service.keys.peer_waits import PeerWaits
 from keystow_service.keys.proving import FailureLog, Proving, TenantKey
 from keystow_service.keys.shared_request import SharedRequest
 from keystow_service.model import DataKey
@@ -23,16 +24,17 @@ class SealingKeys:
     """See the module."""
 
     def __init__(
-        self, key: TenantKey, lease: Lease, policy: LeasePolicy, proving: Proving, failures: FailureLog
+        self, key: TenantKey, waits: PeerWaits, policy: LeasePolicy, proving: Proving, failures: FailureLog
     ) -> None:
-        self.lease = lease
+        self.waits = waits
+        self.lease = waits.lease
         self._key = key
         self._policy = policy
         self._proving = proving
         self._failures = failures
         self._newest: _Generated | None = None
         self._request: SharedRequest[_Generated] | None = None
-        self._expiry = Expiry(lease, self.drop)
+        self._expiry = Expiry(self.lease, self.drop)
 
     async def for_object(self) -> HeldKey:
         """A data key for one new object. Raises KeyRefusal, Kms… errors."""
@@ -49,7 +51,7 @@ class SealingKeys:
 
     def held(self, key: DataKey, *, cached: bool) -> HeldKey:
         """This data key, for one object, now that the lease is held."""
-        return HeldKey(key, self.lease, self.hold, self._key.arn, KeyUse.SEAL, cached=cached)
+        return HeldKey(key, self.waits, self.hold, self._generate, self._key.arn, KeyUse.SEAL, cached=cached)
 
     async def hold(self) -> None:
         """See HeldKey.hold."""
@@ -74,6 +76,7 @@ class SealingKeys:
         """Ask no more, and forget every key."""
         if self._request is not None:
             await self._request.aclose()
+        self.waits.close()
         self._expiry.close()
 
     def _renew_if_due(self) -> None:

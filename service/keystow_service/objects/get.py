@@ -16,6 +16,7 @@ from keystow_service.envelope.layout import V1
 from keystow_service.envelope.sealing import Footer
 from keystow_service.envelope.tally import Tally
 from keystow_service.errors import RangeNotSatisfiableError
+from keystow_service.keys.held_key import KeyInUse
 from keystow_service.model import ObjectInfo
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, GetCommand
@@ -51,8 +52,10 @@ class GetObject:
         self._budget = budget
         self._blocks_in_flight = blocks_in_flight
 
-    async def __call__(self, command: GetCommand) -> AsyncGenerator[Range | Chunk | RangeEnd, None]:
-        """The range, its bytes in chunks of at most 1 MiB, its end. Close it if you leave early.
+    async def __call__(self, command: GetCommand, in_use: KeyInUse) -> AsyncGenerator[Range | Chunk | RangeEnd, None]:
+        """The range, its bytes in chunks of at most 1 MiB, its end; ``in_use`` is told the key that they stand under.
+
+        Close it if you leave early.
 
         Raises TenantNotFoundError, RangeNotSatisfiableError, OverloadedError, and as ObjectOpening; DATA_LOSS errors
         also later.
@@ -62,6 +65,7 @@ class GetObject:
         ahead = FIRST_READ if at_front else 0
         async with self._budget.reserve(ahead + most_ahead(command.length, self._blocks_in_flight)) as reservation:
             opened = await self._opening(tenant, command.key, version_id=command.version_id, ahead=ahead)
+            in_use.held = opened.key
             start, end, footer = await _resolve(opened, command)
             reservation.resize(len(opened.head) + most_ahead(end - start, self._blocks_in_flight))
             async with aclosing(self._send(opened, start, end, footer)) as pieces:

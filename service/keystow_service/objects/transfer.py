@@ -112,7 +112,9 @@ class Transfer:
         """Seal everything that comes. Full parts go to the store, which makes this wait while many are in flight."""
         intake, writer, points = stream.intake, stream.writer, stream.points
         part_size = 0
-        async for message in content:
+        while True:
+            with stream.held.waiting():
+                message = await anext(content)
             require_time(stream.core.create_time, self._clock.now())
             if isinstance(message, Finish):
                 intake.finish(message)

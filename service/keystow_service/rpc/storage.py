@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from keystow.v1 import storage_pb2, storage_pb2_grpc
 from keystow_service.errors import RequestInvalidError, StreamStalledError, Violation
+from keystow_service.keys.held_key import KeyInUse
 from keystow_service.model import (
     MAX_CHUNK_SIZE,
     MAX_KEY_SIZE,
@@ -107,17 +108,20 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
 
     async def Get(self, request: storage_pb2.GetRequest, context: Context) -> None:  # type: ignore[override]
         call = current_call.get()
-        async with aclosing(self._objects.get(translate.get_command(request))) as pieces:
+        in_use = KeyInUse()
+        async with aclosing(self._objects.get(translate.get_command(request), in_use)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Chunk):
                     call.hands_out()
-                await self._send(context, translate.get_response(piece))
+                with in_use.waiting():
+                    await self._send(context, translate.get_response(piece))
                 if isinstance(piece, Chunk):
                     call.bytes_out += len(piece.data)
 
     async def Export(self, request: storage_pb2.ExportRequest, context: Context) -> None:  # type: ignore[override]
         call = current_call.get()
-        async with aclosing(self._objects.export(translate_export.command(request, call.caller))) as pieces:
+        in_use = KeyInUse()
+        async with aclosing(self._objects.export(translate_export.command(request, call.caller), in_use)) as pieces:
             async for piece in pieces:
                 if not call.bytes_out:
                     # Apart from the first chunk: while that waits to be read, no status could be sent (grpc.aio would
@@ -125,7 +129,8 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
                     await self._expect_client(context)
                 if isinstance(piece, Chunk):
                     call.hands_out()
-                await self._send(context, translate_export.response(piece, call))
+                with in_use.waiting():
+                    await self._send(context, translate_export.response(piece, call))
                 if isinstance(piece, Chunk):
                     call.bytes_out += len(piece.data)
 

@@ -12,7 +12,7 @@ from keystow_service.envelope import checkpoint
 from keystow_service.envelope.checkpoint import ExportPosition, SealedCheckpoint
 from keystow_service.errors import WrappedKeyInvalidError
 from keystow_service.keys.data_keys import DataKeys
-from keystow_service.keys.held_key import HeldKey
+from keystow_service.keys.held_key import HeldKey, KeyInUse
 from keystow_service.model import Tenant
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk
@@ -45,21 +45,25 @@ class ExportObjects:
         self._budget = budget
         self._policy = policy
 
-    async def __call__(self, command: ExportCommand) -> AsyncGenerator[Chunk | Entry | Checkpoint | Summary, None]:
+    async def __call__(
+        self, command: ExportCommand, in_use: KeyInUse
+    ) -> AsyncGenerator[Chunk | Entry | Checkpoint | Summary, None]:
         """Chunks of the archive, each object's Entry after its last Chunk, Checkpoints, the Summary.
 
-        Close it if you leave early. Raises TenantNotFoundError, CheckpointTokenInvalidError, RequestInvalidError (a zip
-        archive is full), OverloadedError, KeyRefusal, Kms… and Store… errors; with ErrorPolicy.STOP also what is wrong
-        with an object, and with CONTINUE that only after some of it has been sent.
+        ``in_use`` is told the key that they stand under. Close it if you leave early.
+
+        Raises TenantNotFoundError, CheckpointTokenInvalidError, RequestInvalidError (a zip archive is full),
+        OverloadedError, KeyRefusal, Kms… and Store… errors; with ErrorPolicy.STOP also what is wrong with an object,
+        and with CONTINUE that only after some of it has been sent.
         """
         tenant = await self._registry.get(command.tenant_id)
-        position, key = await self._begin(tenant, command)
+        position, in_use.held = await self._begin(tenant, command)
         if command.format is ArchiveFormat.ZIP and isinstance(command.selection, Prefix):
             limit = MAX_MEMBERS - 1  # the manifest is one
             if await more_than(limit, self._listing, command.tenant_id, command.selection.text):
                 raise too_many(MAX_MEMBERS)
         async with self._budget.reserve(buffers(self._policy)) as reservation:
-            run = ExportRun(self._opening, self._policy, tenant, command, position, key, reservation)
+            run = ExportRun(self._opening, self._policy, tenant, command, position, in_use, reservation)
             async with aclosing(run.objects(selected(self._listing, command, position))) as pieces:
                 async for piece in pieces:
                     yield piece

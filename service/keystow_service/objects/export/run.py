@@ -21,7 +21,7 @@ from keystow_service.errors import (
     ObjectTruncatedError,
     WrappedKeyInvalidError,
 )
-from keystow_service.keys.held_key import HeldKey
+from keystow_service.keys.held_key import KeyInUse
 from keystow_service.model import ObjectInfo, ObjectKey, Tenant
 from keystow_service.objects.budget import Reservation
 from keystow_service.objects.command import Chunk
@@ -71,7 +71,7 @@ def buffers(policy: ExportPolicy) -> int:
 
 
 class ExportRun:
-    """See the module. ``position`` is where it begins, ``key`` the data key of the token that said so."""
+    """See the module. ``position`` is where it begins, ``in_use`` holds the data key of the token that said so."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class ExportRun:
         tenant: Tenant,
         command: ExportCommand,
         position: ExportPosition,
-        key: HeldKey | None,
+        in_use: KeyInUse,
         reservation: Reservation,
     ) -> None:
         self.position = position
@@ -89,7 +89,7 @@ class ExportRun:
         self._policy = policy
         self._tenant = tenant
         self._command = command
-        self._key = key
+        self._in_use = in_use
         self._reservation = reservation
         self._framing: Framing = TarFraming() if command.format is ArchiveFormat.TAR else ZipFraming()
         self._manifest = Manifest()
@@ -131,7 +131,7 @@ class ExportRun:
             try:
                 if isinstance(opened, KeystowError):
                     raise opened
-                self._key = opened.key
+                self._in_use.held = opened.key
                 footer = await opened.footer()
                 pieces = member_pieces(
                     opened,
@@ -189,10 +189,10 @@ class ExportRun:
         async with aclosing(self._write_manifest()) as chunks:
             async for chunk in chunks:
                 yield chunk
-        if self._key is not None:
-            await self._key.hold()
+        if (key := self._in_use.held) is not None:
+            await key.hold()
             position = replace(self.position, archive_size=self.archive.size)
-            token = checkpoint.seal(position, self._command.scope(), self._key.data_key, os.urandom)
+            token = checkpoint.seal(position, self._command.scope(), key.data_key, os.urandom)
             yield Checkpoint(token, self.archive.size)
 
     async def _write_manifest(self) -> AsyncGenerator[Chunk, None]:
@@ -208,8 +208,8 @@ class ExportRun:
         self._account()
 
     async def _hold(self) -> None:
-        if self._key is not None:
-            await self._key.hold()
+        if self._in_use.held is not None:
+            await self._in_use.held.hold()
 
 
 def _naming(error: KeystowError, key: ObjectKey) -> KeystowError:
