@@ -40,8 +40,9 @@ async def _until_refused(step: Callable[[int], Coroutine[Any, Any, None]]) -> st
         try:
             await step(number)
         except grpc.RpcError as error:
-            told = told_by(error)
-            return told.reason or told.code.name
+            if reason := told_by(error).reason:
+                return reason
+            # A stream that was not read was reset, which looks like the loss of a connection: begin again.
     raise AssertionError
 
 

@@ -173,7 +173,7 @@ class Settings(BaseSettings):
     # Part buffers of all uploads and read-ahead of all downloads together.
     buffer_budget: Annotated[int, Field(ge=64 * MIB)] = 512 * MIB
     admission_timeout: Annotated[float, Field(ge=0)] = 60.0
-    # Calls under way at once; one that a client does not read counts until the client is gone.
+    # Calls under way at once.
     max_calls: Annotated[int, Field(ge=1)] = 512
     stall_timeout: Annotated[float, Field(gt=0)] = 60.0
     drain_timeout: Annotated[float, Field(ge=0)] = 30.0

@@ -15,6 +15,7 @@ from keystow_service.envelope.checkpoint import ExportPosition
 from keystow_service.errors import OverloadedError
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook
+from keystow_service.keys.held_key import KeyInUse
 from keystow_service.keys.lease import LeasePolicy
 from keystow_service.model import ANONYMOUS, MIB, DataCenter, KeyManagement, ObjectKey, Tenant, TenantId
 from keystow_service.objects.budget import BufferBudget
@@ -65,7 +66,7 @@ async def test_an_archive_whose_index_outgrows_the_budget_is_refused(place: tupl
                 told.append(piece)  # noqa: PERF401 - what came before the error counts
 
     async with budget.reserve(buffers(POLICY)) as reservation:
-        run = ExportRun(opening, POLICY, tenant, command, ExportPosition(), None, reservation)
+        run = ExportRun(opening, POLICY, tenant, command, ExportPosition(), KeyInUse(), reservation)
         with pytest.raises(OverloadedError):
             await export(run)
     assert all(isinstance(piece, Failed) for piece in told)

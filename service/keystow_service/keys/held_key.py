@@ -35,6 +35,7 @@ class HeldKey:
         self.data_key = key
         self._waits = waits
         self._hold = hold
+        self._renew = renew
         self._arn = arn
         self._use = use
         self._uses = acting.get().key_uses
@@ -42,13 +43,12 @@ class HeldKey:
         self._rest_on(key.request_id)
         self._proof = waits.lease.proof
         self._rest_on(self._proof)
-        self._renew = renew
 
     async def hold(self) -> None:
         """Return at once under a live lease, else after KMS has answered. Raises what KMS answers."""
         await self._hold()
-        if self._lease.proof != self._proof:
-            self._proof = self._lease.proof
+        if self._waits.lease.proof != self._proof:
+            self._proof = self._waits.lease.proof
             self._rest_on(self._proof)
 
     def confirmed(self) -> bool:

@@ -6,6 +6,7 @@ after the refusal had come opens it again. With a bound of 0 no proof lasts: eve
 answer to a request that was sent after the use began.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 from keystow_service.errors import KeystowError
@@ -71,7 +72,7 @@ class Lease:
 
     def postpone(self, failure: KeystowError | None) -> None:
         """A request failed without a refusal: the lease runs to its bound."""
-        self.failure = failure
+        self.failure = copy(failure)  # without its traceback, which holds what frames hold
         self._retry_at = self._clock.boottime() + self._policy.retry_interval
 
     def live(self) -> bool:

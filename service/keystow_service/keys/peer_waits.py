@@ -98,9 +98,13 @@ class PeerWait:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._waits.remove(self)
+        error, self._error = self._error, None
         # As asyncio.timeout does: a cancellation that came from elsewhere as well goes before.
-        if self._error is not None and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise self._error from None
+        if error is not None and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            try:
+                raise error from None
+            finally:
+                del error  # whose traceback holds this frame, and those of the stream
 
     def end(self, error: KeystowError) -> None:
         """For PeerWaits alone."""

@@ -25,8 +25,12 @@ from keystow_service.audit import KeysUsed
 from keystow_service.errors import (
     AuditUnavailableError,
     InternalError,
+    KeyRefusal,
     KeystowError,
+    KmsThrottledError,
+    KmsUnavailableError,
     OverloadedError,
+    ProviderCredentialsError,
     RequestInvalidError,
     ShuttingDownError,
     StreamStalledError,
@@ -37,6 +41,7 @@ from keystow_service.ports import AuditLog
 from keystow_service.rpc.call import Call, current_call
 from keystow_service.rpc.field_size import field_size
 from keystow_service.rpc.key_uses import KeyUseTally
+from keystow_service.rpc.reset import reset_call
 from keystow_service.rpc.status import STATUS, to_status
 from keystow_service.rpc.tls import caller_of
 
@@ -52,6 +57,8 @@ _HEADERS = {
     "Put": storage_pb2.PutRequest.HEADER_FIELD_NUMBER,
     "PutSmall": storage_pb2.PutSmallRequest.HEADER_FIELD_NUMBER,
 }
+_SHORT_PATIENCE = 1.0  # seconds
+_LEAVE_SOON = (KeyRefusal, KmsUnavailableError, KmsThrottledError, ProviderCredentialsError, StreamStalledError)
 
 
 class Unreadable:
@@ -89,8 +96,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         """``services`` are the full names of the gRPC services that are ours; of others only the calls are counted.
 
-        A request that is not there after ``stall_timeout`` seconds is not waited for any longer. Where a client
-        certificate is required, it names the caller.
+        A request that is not there after ``stall_timeout`` seconds is not waited for any longer, nor is a client that
+        does not read for as long. Where a client certificate is required, it names the caller.
         """
         self._services = services
         self._audit = audit
@@ -182,7 +189,7 @@ def _wrap(
     stream = _reading_one(one_request, stall_timeout) if one_request else handler.stream_stream
 
     async def with_stream(requests: Any, context: Context) -> None:
-        await _conduct(name, context, calls, audit, identify, lambda _: stream(requests, context))
+        await _conduct(name, context, calls, audit, stall_timeout, identify, lambda _: stream(requests, context))
 
     return grpc.stream_stream_rpc_method_handler(with_stream, deserialize, handler.response_serializer)
 
@@ -227,7 +234,11 @@ def _reading_one(answer: Any, stall_timeout: float) -> Any:
             call.concerns(tenant_id=_field(message, "tenant_id"), key=_field(message, "key"))
         response = await answer(message, context)
         if response is not None:
-            await context.write(response)
+            try:
+                async with asyncio.timeout(stall_timeout):
+                    await context.write(response)
+            except TimeoutError:
+                raise StreamStalledError(f"The client read nothing for {stall_timeout:.0f} s. Call again.") from None
 
     return stream
 
@@ -237,6 +248,7 @@ async def _conduct(
     context: Context,
     calls: _CallsUnderWay,
     audit: AuditLog,
+    stall_timeout: float,
     identify: Identify,
     run: Callable[[Call], Awaitable[Any]],
 ) -> Any:
@@ -259,7 +271,7 @@ async def _conduct(
         except Exception as error:  # noqa: BLE001 - unmapped exceptions would reach the client as text
             unexpected = InternalError(f"The service failed unexpectedly. Search its log for {call.request_id}.")
             # When a client leaves, grpc.aio cancels its call; but a message under way may fail before that.
-            if isinstance(error, grpc.aio.InternalError) and not await _end(context, call, unexpected):
+            if isinstance(error, grpc.aio.InternalError) and not await _end(context, call, unexpected, stall_timeout):
                 raise asyncio.CancelledError from None
             failure = unexpected
             log.error("unexpected_exception", request_id=call.request_id, method=name, **_whereabouts(error))  # noqa: TRY400 - its text may hold secrets
@@ -287,24 +299,34 @@ async def _conduct(
             failure = failure or error
         if failure is None:
             return answer
-        await _end(context, call, failure)
+        try:
+            await _end(context, call, failure, stall_timeout)
+        finally:
+            del failure  # whose traceback holds this frame, and that the call
         return None
 
 
-async def _end(context: Context, call: Call, failure: KeystowError) -> bool:
+async def _end(context: Context, call: Call, failure: KeystowError, stall_timeout: float) -> bool:
     """End the call with its status. False if its client was gone before.
 
-    A client that no longer reads keeps its status, and what was sent before it, in memory until it is gone, and
-    grpc.aio cannot take that back: so this waits, and the call goes on counting until then.
+    The status waits behind what the client has not read yet. If that takes too long the call is reset, and its client
+    sees CANCELLED without more. After the key's end what was sent under it is to be gone soon; and who has stalled once
+    is not waited for again.
     """
     if not context.done():
         status = to_status(failure, request_id=call.request_id, about=call.about)
+        patience = min(_SHORT_PATIENCE, stall_timeout) if isinstance(failure, _LEAVE_SOON) else stall_timeout
         try:
-            await context.abort_with_status(rpc_status.to_status(status))
+            async with asyncio.timeout(patience):
+                await context.abort_with_status(rpc_status.to_status(status))
         except grpc.aio.AbortError:
             pass  # so grpc.aio says that it was sent
         except grpc.aio.InternalError:
             return False
+        except TimeoutError:
+            if not reset_call():
+                log.warning("call_not_reset", request_id=call.request_id)
+            raise asyncio.CancelledError from None
     return True
 
 

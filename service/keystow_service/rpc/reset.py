@@ -1,8 +1,8 @@
 """Breaking off a call whose client does not read.
 
-While a message waits for room in the client's window, no status gets past it, and message and call stay in memory for as
-long as the client likes. gRPC's core resets a stream whose call is released before its end; but grpc.aio holds on to the
-call, and offers nothing to let go of it: a task of its own waits for the client to leave. That task is ended here.
+While a message waits for room in the client's window, no status gets past it, and message and call stay in memory for
+as long as the client likes. gRPC's core resets a stream whose call is released before its end; but grpc.aio holds on to
+the call, and offers nothing to let go of it: a task of its own waits for the client to leave. That task is ended here.
 """
 
 import asyncio

@@ -107,16 +107,10 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         return storage_pb2.PutSmallResponse(object=translate.object_info(info))
 
     async def Get(self, request: storage_pb2.GetRequest, context: Context) -> None:  # type: ignore[override]
-        call = current_call.get()
         in_use = KeyInUse()
         async with aclosing(self._objects.get(translate.get_command(request), in_use)) as pieces:
             async for piece in pieces:
-                if isinstance(piece, Chunk):
-                    call.hands_out()
-                with in_use.waiting():
-                    await self._send(context, translate.get_response(piece))
-                if isinstance(piece, Chunk):
-                    call.bytes_out += len(piece.data)
+                await self._hand_out(context, piece, translate.get_response(piece), in_use)
 
     async def Export(self, request: storage_pb2.ExportRequest, context: Context) -> None:  # type: ignore[override]
         call = current_call.get()
@@ -127,12 +121,7 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
                     # Apart from the first chunk: while that waits to be read, no status could be sent (grpc.aio would
                     # send the metadata with it again).
                     await self._expect_client(context)
-                if isinstance(piece, Chunk):
-                    call.hands_out()
-                with in_use.waiting():
-                    await self._send(context, translate_export.response(piece, call))
-                if isinstance(piece, Chunk):
-                    call.bytes_out += len(piece.data)
+                await self._hand_out(context, piece, translate_export.response(piece, call), in_use)
 
     async def Stat(self, request: storage_pb2.StatRequest, context: Context) -> storage_pb2.StatResponse:
         info = await self._objects.stat(
@@ -223,6 +212,16 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
                 await asyncio.shield(sending)
         finally:
             await asyncio.gather(sending, return_exceptions=True)
+
+    async def _hand_out(self, context: Context, piece: object, message: Message, in_use: KeyInUse) -> None:
+        """What stands under a key."""
+        call = current_call.get()
+        if isinstance(piece, Chunk):
+            call.hands_out()
+        with in_use.waiting():
+            await self._send(context, message)
+        if isinstance(piece, Chunk):
+            call.bytes_out += len(piece.data)
 
     async def _send(self, context: Context, message: Message) -> None:
         async with self._stall_timeout("read"):
