@@ -4,8 +4,9 @@ from pathlib import Path
 
 import grpc
 
-from keystow.v1.storage_pb2 import ListRequest, PutHeader, PutRequest
-from rpc.wire import TIMEOUT, new_upload_id, told_by
+from keystow.v1.storage_pb2 import ListRequest
+from rpc.interrupted import begin
+from rpc.wire import TIMEOUT, told_by
 from servers.in_process import Server, register, serving
 
 
@@ -23,14 +24,11 @@ async def test_one_call_too_many(tmp_path: Path) -> None:
     """OVERLOADED while as many as max_calls are under way, and welcome again once one has ended."""
     async with serving(tmp_path, max_calls=2) as server:
         await register(server, "acme")
-        header = PutHeader(tenant_id="acme", key="k", upload_id=new_upload_id())
-        puts = [server.storage.Put(timeout=TIMEOUT) for _ in range(2)]
+        puts = [await begin(server, "acme", key) for key in ("first", "second")]
         for put in puts:
-            await put.write(PutRequest(header=header))
-        while (told := await _listed(server)) is None:
-            pass
-        assert told == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "retry")
+            await put.told()  # so it is under way
+        assert await _listed(server) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "retry")
         for put in puts:
-            put.cancel()
+            put.call.cancel()
         while await _listed(server) is not None:
             pass
