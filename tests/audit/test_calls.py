@@ -7,7 +7,6 @@ import asyncio
 import base64
 import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,8 @@ from keystow.v1.storage_pb2 import (
     StatRequest,
 )
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF, GetTenantRequest
-from keystow_service.adapters import kms as kms_adapter
 from keystow_service.adapters.audit.keys import AuditFiles, load_object_hashes, load_signing_key
 from keystow_service.adapters.audit.verify import verify
-from keystow_service.adapters.kms import KmsPatience, open_kms
 from rpc.exports import export, request
 from rpc.interrupted import PART, begin
 from rpc.wire import (
@@ -48,6 +45,7 @@ from rpc.wire import (
     until,
 )
 from servers.in_process import Server, register, serving
+from servers.kms.faults import Fault
 from servers.kms.keys import Key
 from servers.kms.principals import CUSTOMER
 from servers.kms.server import faithful_kms
@@ -71,12 +69,10 @@ async def kms() -> AsyncIterator[FaithfulKms]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def server(kms: FaithfulKms, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    """Nothing in it asks KMS by itself while a test runs, and one request of its is one request to KMS."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setattr(kms_adapter, "open_kms", partial(open_kms, patience=KmsPatience(attempts=1)))
-        settings = {"audit_on_failure": "refuse", "key_probe_interval": 3600, "lease_refresh": 200, "lease_bound": 300}
-        async with serving_on_kms(kms, tmp_path_factory.mktemp("data"), **settings) as running:
-            yield running
+    """Nothing in it asks KMS by itself while a test runs."""
+    settings = {"audit_on_failure": "refuse", "key_probe_interval": 3600, "lease_refresh": 200, "lease_bound": 300}
+    async with serving_on_kms(kms, tmp_path_factory.mktemp("data"), **settings) as running:
+        yield running
 
 
 class Watch:
@@ -227,7 +223,8 @@ async def test_every_request_to_kms(server: Server, kms: FaithfulKms, watch: Wat
     """Each that KMS got is there under its id, with key, context, outcome and the call that it was made for."""
     before = len(kms.requests)
     tenant, key = await tenant_of(server, kms)
-    await put(server, tenant, "key", b"content")
+    kms.faults.fail_next(Fault("ThrottlingException"))
+    await put(server, tenant, "key", b"content")  # at the second attempt
     await get(server, tenant, "key")
     async with client_of(kms, CUSTOMER) as customer:
         await customer.disable_key(KeyId=key.arn)
@@ -237,14 +234,14 @@ async def test_every_request_to_kms(server: Server, kms: FaithfulKms, watch: Wat
     attempts = watch.seen("kms")
     got = [each for each in kms.requests[before:] if each.principal is not CUSTOMER]
     assert [(each["kms_operation"], each["kms_key"], each["kms_request_id"]) for each in attempts] == [
-        (each.operation, each.key_arn, each.request_id) for each in got
+        (each.operation, each.key_id, each.request_id) for each in got
     ]
     assert [each["context"] for each in attempts] == [dict(each.context) for each in got]
     # Another tenant's context, and none, are tried at a registration and must be refused.
-    assert {each["reason"] for each in attempts} == {"", "KMS_ACCESS_DENIED", "KMS_KEY_DISABLED"}
+    assert {each["reason"] for each in attempts} == {"", "KMS_ACCESS_DENIED", "KMS_KEY_DISABLED", "KMS_THROTTLED"}
     calls = {record["request_id"]: record["operation"] for record in watch.seen("rpc")}
     assert all(calls[each["request_id"]] == each["operation"] for each in attempts)
-    assert [each["operation"] for each in attempts if each["tenant"] == tenant][-2:] == ["Put", "Get"]
+    assert [each["operation"] for each in attempts if each["tenant"] == tenant][-3:] == ["Put", "Put", "Get"]
 
 
 async def test_every_use_of_a_key_is_tied_to_kms(server: Server, kms: FaithfulKms, watch: Watch) -> None:

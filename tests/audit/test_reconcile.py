@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,9 @@ import pytest_asyncio
 from audit.command import audit
 from audit.writing import files_of
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF
-from keystow_service.adapters import kms as kms_adapter
 from keystow_service.adapters.audit.finding import Finding, Kind
 from keystow_service.adapters.audit.keys import AuditError
 from keystow_service.adapters.audit.reconcile import Reconciliation, Window
-from keystow_service.adapters.kms import KmsPatience, open_kms
 from rpc.wire import failure, get, put
 from servers.in_process import Server, register
 from servers.kms.faults import Drop, Fault
@@ -82,16 +79,13 @@ class Found:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def case(tmp_path: Path) -> AsyncIterator[Case]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setattr(kms_adapter, "open_kms", partial(open_kms, patience=KmsPatience(attempts=1)))
-        async with faithful_kms() as kms:
-            settings = {"audit_on_failure": "refuse", "key_probe_interval": 3600}
-            async with serving_on_kms(kms, tmp_path / "data", **settings) as server:
-                key = kms.create_key(TENANT)
-                await register(server, TENANT, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
-                await put(server, TENANT, "key", b"content")
-                await get(server, TENANT, "key")
-                yield Case(tmp_path, server, kms, key)
+    settings = {"audit_on_failure": "refuse", "key_probe_interval": 3600}
+    async with faithful_kms() as kms, serving_on_kms(kms, tmp_path / "data", **settings) as server:
+        key = kms.create_key(TENANT)
+        await register(server, TENANT, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
+        await put(server, TENANT, "key", b"content")
+        await get(server, TENANT, "key")
+        yield Case(tmp_path, server, kms, key)
 
 
 async def test_nothing_else_was_done(case: Case) -> None:
@@ -139,7 +133,7 @@ async def test_an_answer_that_was_lost(case: Case) -> None:
     key = case.kms.create_key("umbrella")
     await register(case.server, "umbrella", key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
     case.kms.faults.fail_next(Fault(drop=Drop.ANSWER), operation="GenerateDataKey")
-    assert (await failure(put(case.server, "umbrella", "key", b""))).reason == "KMS_UNAVAILABLE"
+    await put(case.server, "umbrella", "key", b"")  # at the second attempt
     found = case.reconcile()
     assert ([note.kind for note in found.notes], found.wrong) == ([Kind.NO_ANSWER], [])
     async with client_of(case.kms, PROVIDER) as thief:
