@@ -31,7 +31,6 @@ _REFUSES_ONE_OPERATION = (KmsAccessDeniedError, KmsGrantInvalidError)
 class _TenantKeys:
     """All that is known of one tenant."""
 
-    arn: KeyArn
     sealing: SealingKeys
     opening: OpeningKeys
 
@@ -55,7 +54,7 @@ class DataKeys:
         self._clock = clock
         self._policy = policy
         self._observer = observer
-        self._tenants: dict[tuple[TenantId, KeyArn], _TenantKeys] = {}
+        self._under: dict[KeyArn, dict[TenantId, _TenantKeys]] = {}
 
     async def for_sealing(self, tenant: Tenant) -> HeldKey:
         """A data key for one new object. Raises KeyRefusal, Kms… errors."""
@@ -81,15 +80,16 @@ class DataKeys:
 
     async def aclose(self) -> None:
         """Stop renewing and forget every key."""
-        for keys in self._tenants.values():
-            await keys.aclose()
-        self._tenants.clear()
+        for tenants in self._under.values():
+            for keys in tenants.values():
+                await keys.aclose()
+        self._under.clear()
 
     def _of(self, tenant: Tenant) -> _TenantKeys:
-        place = tenant.tenant_id, tenant.key_arn
-        keys = self._tenants.get(place)
+        tenants = self._under.setdefault(tenant.key_arn, {})
+        keys = tenants.get(tenant.tenant_id)
         if keys is None:
-            keys = self._tenants[place] = self._new(tenant)
+            keys = tenants[tenant.tenant_id] = self._new(tenant)
         return keys
 
     def _new(self, tenant: Tenant) -> _TenantKeys:
@@ -110,7 +110,6 @@ class DataKeys:
 
         sealing, opening = waits(), waits()
         return _TenantKeys(
-            key.arn,
             SealingKeys(key, sealing, policy, proving(sealing), failures),
             OpeningKeys(key, opening, policy, proving(opening), failures),
         )
@@ -118,9 +117,8 @@ class DataKeys:
     def _refused(self, arn: KeyArn, own: PeerWaits, error: KeyRefusal) -> None:
         """Every cached data key of that KMS key is dropped; leases end where the refusal is about what they prove."""
         own.refused(error)
-        for keys in self._tenants.values():
-            if keys.arn == arn:
-                keys.drop()
-                if not isinstance(error, _REFUSES_ONE_OPERATION):
-                    keys.sealing.waits.refused(error)
-                    keys.opening.waits.refused(error)
+        for keys in self._under.get(arn, {}).values():
+            keys.drop()
+            if not isinstance(error, _REFUSES_ONE_OPERATION):
+                keys.sealing.waits.refused(error)
+                keys.opening.waits.refused(error)
