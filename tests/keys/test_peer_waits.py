@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from keys.world import BOUND, REFRESH, World
+from keystow_service.acting import Acting, acting
 from keystow_service.errors import KmsKeyDisabledError, KmsThrottledError, KmsUnavailableError
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.held_key import HeldKey
 from keystow_service.keys.lease import LeasePolicy
+from keystow_service.model import Caller
 from servers.gate import Gate
 
 GRACE = 1 / 16  # by the world's clock, which stands still, and by the loop's, which looks after the waits
@@ -90,6 +92,34 @@ async def test_one_who_only_waits_learns_that_the_key_is_disabled(world: World, 
     world.clock.advance(REFRESH)
     with pytest.raises(KmsKeyDisabledError):
         await task
+
+
+async def test_a_renewal_is_on_behalf_of_one_who_waits(world: World, keys: DataKeys) -> None:
+    """Not of one whose call is over: the audit log tells for whom KMS was asked."""
+    ends, named = {"alice": asyncio.Event(), "bob": asyncio.Event()}, []
+
+    async def stream(name: str, begun: asyncio.Event) -> None:
+        acting.set(Acting(Caller(name), "Put"))
+        with (await keys.for_sealing(world.acme)).waiting():
+            begun.set()
+            await ends[name].wait()
+
+    async def note() -> None:
+        named.append(acting.get().caller.principal)
+
+    streams = []
+    for name in ends:
+        begun = asyncio.Event()
+        streams.append(asyncio.create_task(stream(name, begun)))
+        await begun.wait()
+    ends["alice"].set()
+    await streams[0]
+    world.gate.after_answer = note
+    world.clock.advance(REFRESH)
+    await answered(world, streams[1])
+    ends["bob"].set()
+    await streams[1]
+    assert named == ["bob"]
 
 
 @pytest.mark.parametrize("error", [KmsUnavailableError, KmsThrottledError])

@@ -8,6 +8,7 @@ once KMS refuses, or the lease has been over for ``grace`` seconds.
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from copy import copy
 
 from keystow_service.errors import KeyRefusal, KeystowError, KmsUnavailableError
@@ -60,7 +61,7 @@ class PeerWaits:
             self._end({wait for wait in self._waiting if wait.begun <= begun}, self._lost())
         if self._waiting:
             if self.lease.due():
-                next(iter(self._waiting)).renew()
+                next(iter(self._waiting)).renew_on_its_behalf()
             self._timer = asyncio.get_running_loop().call_later(self._pause, self._look)
 
     def _lease_is_lost(self) -> bool:
@@ -81,19 +82,19 @@ class PeerWaits:
 class PeerWait:
     """Around waiting for the client of the current task's stream. Raises the key's error in its place."""
 
-    __slots__ = ("_cancelling", "_error", "_task", "_waits", "begun", "renew")
+    __slots__ = ("_cancelling", "_context", "_error", "_renew", "_task", "_waits", "begun")
 
     def __init__(self, waits: PeerWaits, renew: Callable[[], object], begun: float) -> None:
         self._waits = waits
         self._error: KeystowError | None = None
-        self.renew = renew
+        self._renew = renew
         self.begun = begun
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("only tasks wait")
-        self._task, self._cancelling = task, task.cancelling()
+        self._task, self._cancelling, self._context = task, task.cancelling(), copy_context()
         self._waits.add(self)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -105,6 +106,10 @@ class PeerWait:
                 raise error from None
             finally:
                 del error  # whose traceback holds this frame, and those of the stream
+
+    def renew_on_its_behalf(self) -> None:
+        """For PeerWaits alone, whose timer runs on behalf of whoever was the first to wait."""
+        self._context.run(self._renew)
 
     def end(self, error: KeystowError) -> None:
         """For PeerWaits alone."""
