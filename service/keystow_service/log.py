@@ -1,7 +1,12 @@
-"""Logs: one JSON object a line on standard error, fields by name, never an exception's own text."""
+"""Logs: one JSON object a line on standard error, fields by name, never an exception's own text.
+
+The promise: a log that cannot be written, because its disk is full or its reader is gone, makes nothing else fail.
+"""
 
 import logging
 import sys
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 
@@ -18,8 +23,25 @@ def configure(log_format: LogFormat) -> None:
             structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast("TextIO", _Lenient(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     logging.lastResort = None
     logging.getLogger().addHandler(logging.NullHandler())
+
+
+class _Lenient:
+    """As much of a stream as structlog uses. What cannot be written is forgotten."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Or not."""
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Or not."""
+        with suppress(OSError):
+            self._stream.flush()

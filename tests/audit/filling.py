@@ -9,6 +9,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rpc.wire import until
 
 _CAPACITY = 64
 _MANY = 400
+_REFUSED = 200
 
 
 class Disk:
@@ -92,6 +94,11 @@ async def refuse(log: FileAuditLog, disk: Disk, failing: Callable[[], bool]) -> 
         else:
             assert len(entries_of(Path(sys.argv[1]), "rpc")) == 1 + count  # it is in the file before the answer leaves
     assert failing()
+    while refused < _REFUSED:
+        with suppress(AuditUnavailableError):
+            log.admit()
+        refused += 1
+        await asyncio.sleep(0.001)
     disk.clear()
     while True:
         try:

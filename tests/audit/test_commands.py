@@ -70,6 +70,9 @@ def test_anchors(folder: Path) -> None:
     end = {"event": "audit_checkpoint", "writer": last.name.partition(".")[0], "seq": 17, "hash": digest(lines[-1])}
     (folder / "server.log").write_text(f"not JSON\n2026-01-01 host {json.dumps(end)}\n{{}}\n")
     assert audit(folder, "verify", "--anchors", "server.log").code == 0
+    (folder / "other.log").write_text(f"{json.dumps({'log': json.dumps(end)})}\n")
+    none = audit(folder, "verify", "--anchors", "other.log")  # else it would look as if they had held
+    assert (none.code, "other.log has no checkpoint" in none.errors) == (2, True)
     last.write_bytes(b"\n".join((*lines[:-2], b"")))
     assert audit(folder, "verify").code == 0  # as if the server had been killed
     anchored = audit(folder, "verify", "--anchors", "server.log")

@@ -4,8 +4,10 @@ import asyncio
 import hashlib
 import hmac
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +36,9 @@ from keystow_service.adapters.audit.keys import AuditError, AuditFiles, load_sig
 from keystow_service.adapters.audit.log import AuditPolicy
 from keystow_service.adapters.audit.verify import verify
 from keystow_service.adapters.audit.writer import WriterPolicy
+from keystow_service.adapters.clock import SystemClock
+from keystow_service.errors import AuditUnavailableError
+from rpc.wire import until
 
 FAIL_CLOSED = AuditPolicy(refuse=True)
 
@@ -173,6 +178,113 @@ async def test_a_removed_file(tmp_path: Path) -> None:
     assert [entry["file"] for entry in told if entry["event"] == "audit_file_removed"] == [file.name]
     assert [entry["request_id"] for entry in entries_of(tmp_path, "rpc")] == ["request-2"]
     assert [finding.kind for finding in found_in(tmp_path)] == [Kind.MISSING]
+
+
+async def test_a_file_that_was_cut(tmp_path: Path) -> None:
+    """If somebody empties the file under way, as logrotate's copytruncate does, no record after that is lost."""
+    async with open_log(tmp_path, policy=FAIL_CLOSED) as log:
+        log.record(rpc(1))
+        await log.durable()
+        [file] = files_of(tmp_path)
+        copy = file.read_bytes()
+        file.write_bytes(b"")
+        log.record(rpc(2))
+        await log.durable()
+    assert (file.read_bytes(), len(files_of(tmp_path))) == (b"", 2)
+    file.write_bytes(copy)
+    assert [entry["request_id"] for entry in entries_of(tmp_path, "rpc")] == ["request-1", "request-2"]
+    assert found_in(tmp_path) == []
+
+
+async def test_what_stands_among_the_files(tmp_path: Path) -> None:
+    """Whatever somebody puts there, a writer goes on, takes another name if it must, and witnesses the others."""
+    await write(tmp_path, [rpc()])
+    [witnessed] = files_of(tmp_path)
+    strange = [tmp_path / f"{year}0101T000000000Z-00000000.000001.jsonl" for year in range(2000, 2004)]
+    strange[0].write_bytes(b"[" * 60_000 + b"\n")
+    os.mkfifo(strange[1])
+    strange[2].mkdir()
+    strange[3].symlink_to("nowhere")
+    async with open_log(tmp_path, policy=small_files(1)) as log:
+        log.record(rpc(1))
+        await log.durable()
+        newest = files_of(tmp_path)[-1]
+        number = int(newest.name.split(".")[1])
+        (tmp_path / newest.name.replace(f"{number:06}", f"{number + 1:06}")).touch()
+        log.record(rpc(2))
+        with suppress(AuditUnavailableError):  # what is in the way is told as any failure
+            await log.durable()
+    for path in strange:
+        path.rmdir() if path.is_dir() else path.unlink()
+    assert [entry["request_id"] for entry in entries_of(tmp_path, "rpc")] == ["request-0", "request-1", "request-2"]
+    others = [entry["others"] for entry in entries_of(tmp_path) if "others" in entry]
+    assert others[0][0]["writer"] == witnessed.name.partition(".")[0]
+    assert found_in(tmp_path) == []
+
+
+class StuckClock(SystemClock):
+    """Keeps the thread that writes waiting, as a disk can; the loop does not ask for this time."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.free.set()
+
+    def boottime(self) -> float:
+        self.free.wait()
+        return super().boottime()
+
+
+async def test_a_disk_that_does_not_answer(tmp_path: Path) -> None:
+    """Is one that does not take records: nobody waits for it without end, and it goes on when it answers."""
+    clock = StuckClock()
+    with capture_logs() as told:
+        async with open_log(tmp_path, clock, replace(FAIL_CLOSED, patience=0.05)) as log:
+            clock.free.clear()
+            for number in range(3):  # one may still be written
+                log.record(rpc(number))
+                with suppress(AuditUnavailableError):
+                    await log.durable()
+            with pytest.raises(AuditUnavailableError):
+                log.admit()
+            clock.free.set()
+            await until(lambda: log.unwritten == 0 and "audit_works_again" in [entry["event"] for entry in told])
+            log.admit()
+    assert [entry["request_id"] for entry in entries_of(tmp_path, "rpc")] == [f"request-{each}" for each in range(3)]
+    assert [entry["refused"] for entry in entries_of(tmp_path, "gap")] == [1]
+
+
+class BrokenClock(SystemClock):
+    """Fails as nothing should."""
+
+    broken = False
+
+    def boottime(self) -> float:
+        if self.broken:
+            raise ZeroDivisionError
+        return super().boottime()
+
+
+@pytest.mark.parametrize("policy", [AuditPolicy(), FAIL_CLOSED])
+async def test_a_thread_that_ends(tmp_path: Path, policy: AuditPolicy) -> None:
+    """A defect that ends the writing is told; whoever would rather refuse does, and what is lost is counted."""
+    clock = BrokenClock()
+    with capture_logs() as told:
+        async with open_log(tmp_path, clock, policy) as log:
+            clock.broken = True
+            log.record(rpc(1))
+            with suppress(AuditUnavailableError):
+                await log.durable()
+            await until(lambda: any(entry["event"] == "audit_broken" for entry in told))
+            while not log.lost:
+                log.record(rpc(2))
+                await asyncio.sleep(0)
+            if policy.refuse:
+                with pytest.raises(AuditUnavailableError):
+                    log.admit()
+                with pytest.raises(AuditUnavailableError):
+                    await log.durable()
+    [broken] = [entry for entry in told if entry["event"] == "audit_broken"]
+    assert broken["exception"] == "ZeroDivisionError"
 
 
 async def test_more_than_memory_takes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from audit.writing import files_of, small_files, write_now
 from keystow_service.adapters.audit.finding import Finding, Kind
 from keystow_service.adapters.audit.keys import AuditFiles, load_signing_key
-from keystow_service.adapters.audit.line import End, digest, signed
+from keystow_service.adapters.audit.line import NOTHING, End, digest, encode, file_name, new_writer, signed
 from keystow_service.adapters.audit.source import Claim, files_in
 from keystow_service.adapters.audit.verify import verify
 
@@ -193,6 +194,17 @@ def test_a_forger_without_the_key(logs: Logs) -> None:
     assert kinds(logs.found({**logs.files, logs.second: unsigned})) == {Kind.UNSIGNED}
 
 
+@pytest.mark.parametrize("first", [1, -997])
+def test_a_chain_of_one_without_the_key(logs: Logs, first: int) -> None:
+    """Records in a chain of their own that has no signature, because it claims to be too short for one."""
+    writer, previous, lines = new_writer(datetime(2026, 1, 1, tzinfo=UTC)), NOTHING, []
+    for seq in range(first, 2):
+        lines.append(encode(End(writer, seq - 1, previous), datetime(2026, 1, 1, tzinfo=UTC), "rpc", {}))
+        previous = digest(lines[-1])
+    log = {**logs.files, file_name(writer, 1): b"\n".join((*lines, b""))}
+    assert Kind.ALTERED in kinds(logs.found(log))
+
+
 def test_a_fork(logs: Logs) -> None:
     """Another content of lines that stand already, in a file of its own that fits, too."""
     lines = logs.files[logs.first[-1]].splitlines()
@@ -234,6 +246,7 @@ def test_findings_name_their_place(logs: Logs) -> None:
 def test_files_of_any_kind(logs: Logs, tmp_path: Path) -> None:
     """What is no audit log at all is told once for each run of lines, and read in pieces however long its lines are."""
     nonsense = tmp_path / "nonsense"
-    nonsense.write_bytes(b"x" * 1_000_000 + b"\n" + b"[]\n" * 1000 + b'{"seq": ' + b"9" * 10_000 + b"}\n" + bytes(100))
+    deep, large = b"[" * 60_000 + b"\n", b'{"seq": ' + b"9" * 10_000 + b"}\n"
+    nonsense.write_bytes(b"x" * 1_000_000 + b"\n" + b"[]\n" * 1000 + deep + large + bytes(100))
     found = list(verify([nonsense], [logs.key]))
     assert [finding.kind for finding in found] == [Kind.UNREADABLE, Kind.TORN, Kind.OPEN]

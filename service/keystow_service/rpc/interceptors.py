@@ -278,6 +278,8 @@ async def _conduct(
         finally:
             code, reason = (STATUS[type(failure)].name, failure.reason) if failure else (code, "")
             seconds = time.monotonic() - started
+            if begun:  # else its refusal is counted
+                audit.record(call.ended(code, reason, seconds, context.peer(), key_uses.take()))
             log.info(
                 "rpc",
                 method=name,
@@ -291,8 +293,6 @@ async def _conduct(
                 last_plaintext=call.last_plaintext.isoformat() if call.last_plaintext else "",
                 seconds=round(seconds, 6),
             )
-            if begun:  # else its refusal is counted
-                audit.record(call.ended(code, reason, seconds, context.peer(), key_uses.take()))
         try:
             await audit.durable()
         except AuditUnavailableError as error:

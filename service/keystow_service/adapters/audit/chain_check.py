@@ -12,6 +12,7 @@ from keystow_service.adapters.audit.line import (
     GAP,
     MAX_UNSIGNED,
     NOTHING,
+    START,
     STOP,
     Entry,
     digest,
@@ -144,6 +145,8 @@ class ChainCheck:
         if not self._unsigned:
             self._unsigned_since = str(entry.fields.get("time"))
         self._unsigned += 1
+        if (entry.seq == _FIRST) is not (entry.event == START):
+            yield self._finding(Kind.ALTERED, "stands where a writer writes no such line", line.file, line.number)
         if self._unsigned > MAX_UNSIGNED or entry.seq == _FIRST_CHECKPOINT:
             self._unsigned = 0
             text = "should be a checkpoint: those that stood here were taken out, or are not valid"
@@ -153,7 +156,7 @@ class ChainCheck:
         return Finding(kind, text, self._writer, file, line)
 
 
-_FIRST_CHECKPOINT = 2  # line; the one before is the start
+_FIRST, _FIRST_CHECKPOINT = 1, 2  # lines: the start, and what signs it
 _IN_RUNS = frozenset({Kind.UNREADABLE, Kind.FOREIGN, Kind.OUT_OF_ORDER, Kind.AFTER_STOP})
 
 

@@ -26,14 +26,14 @@ class LogFile:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)  # tells others that its writer lives
             sync_directory(path.parent)
         except OSError:
-            path.unlink(missing_ok=True)
             os.close(self._descriptor)
+            path.unlink(missing_ok=True)
             raise
 
     def append(self, data: bytes) -> None:
-        """Durable on return. Raises FileNotFoundError if somebody removed the file, OSError."""
+        """Durable on return. Raises FileNotFoundError if somebody removed the file, or some of it; OSError."""
         status = os.fstat(self._descriptor)
-        if status.st_nlink == 0:
+        if status.st_nlink == 0 or status.st_size < self.size:
             raise FileNotFoundError(self._path)
         if status.st_size != self.size:
             os.ftruncate(self._descriptor, self.size)  # what an earlier failure left
@@ -56,19 +56,19 @@ class LogFile:
             self._reserved = self.size + self._reserve
 
     def close(self) -> None:
-        """And give back what was reserved."""
+        """And give back what was reserved, and what a failure left."""
         with suppress(OSError):
-            os.ftruncate(self._descriptor, self.size)
+            os.ftruncate(self._descriptor, min(self.size, os.fstat(self._descriptor).st_size))
         os.close(self._descriptor)
 
 
 def release(path: Path) -> None:
     """Give back what a writer reserved that was killed; of one that lives, nothing. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        status = os.fstat(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        status = os.fstat(descriptor)  # only now: until then it grows
         if status.st_blocks * 512 > status.st_size + status.st_blksize:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, status.st_size)
     finally:
         os.close(descriptor)

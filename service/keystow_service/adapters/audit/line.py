@@ -119,9 +119,13 @@ def _verifies(key: Ed25519PublicKey, signature: bytes, message: bytes) -> bool:
 
 def parse(line: bytes) -> Entry:
     """Raises ValueError for what is no line of an audit log."""
-    match json.loads(line):
-        case {"writer": str(writer), "seq": int(seq), "prev": str(previous), "event": str(event)} as fields if (
-            _HASH.fullmatch(previous)
+    try:
+        fields = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    match fields:
+        case {"writer": str(writer), "seq": int(seq), "prev": str(previous), "event": str(event)} if (
+            seq > 0 and _HASH.fullmatch(previous)
         ):
             return Entry(writer, seq, previous, event, fields)
         case _:

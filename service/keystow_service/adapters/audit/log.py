@@ -1,8 +1,8 @@
 """The audit log on this machine's disk. An AuditLog.
 
 The promise: recording waits for no disk. While the disk does not take records, they wait in memory; past its bound
-they are counted, and the log tells how many. Where the operator chose to refuse, nothing is begun meanwhile, and no
-call ends well before its record is on the disk.
+they are counted, and the log tells how many. Where the operator chose to refuse, nothing is begun meanwhile, so that
+what is under way is the bound, and no call ends well before its record is on the disk.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ class AuditPolicy:
 
     refuse: bool = False  # rather do nothing than what cannot be recorded
     capacity: int = 16_384  # records in memory
+    patience: float = 10.0  # seconds; a disk that takes longer does not take records
     writer: WriterPolicy = field(default_factory=WriterPolicy)
 
 
@@ -59,7 +60,7 @@ class FileAuditLog:
         self._policy = policy
         self._queue: SimpleQueue[Taken | None] = SimpleQueue()
         self._losses = Losses()
-        self._failing = False
+        self._failing = self._stalled = self._ended = False
         self._taken = self._written = 0  # records so far
         self._waiters: deque[tuple[int, asyncio.Future[bool]]] = deque()  # for so many to be written
         self._loop = asyncio.get_running_loop()
@@ -67,6 +68,7 @@ class FileAuditLog:
             written=lambda count: self._tell(self._on_written, count),
             unwritten=lambda: self._tell(self._on_unwritten),
             failing=lambda failing: self._tell(self._on_failing, failing),
+            ended=lambda: self._tell(self._on_ended),
         )
         pause = 0.0 if policy.refuse else _GATHER
         self._thread = WriterThread(writer, self._queue, self._losses, listener, pause=pause)
@@ -83,14 +85,17 @@ class FileAuditLog:
 
     def admit(self) -> None:
         """See ports.AuditLog."""
-        if self._policy.refuse and (self._failing or self._queue.qsize() > self._policy.capacity // 2):
+        if self._policy.refuse and self._is_not_written():
             self._losses.count(self._clock.now(), refused=1)
             raise _unavailable()
 
     def record(self, record: AuditRecord) -> None:
         """See ports.AuditLog."""
         now = self._clock.now()
-        if self._queue.qsize() >= self._policy.capacity:
+        full = self._queue.qsize() >= self._policy.capacity and not self._policy.refuse
+        if self._ended or full:
+            if self._losses.peek() is None:
+                log.error("audit_records_lost", waiting=self._queue.qsize())
             self._losses.count(now, lost=1)
             return
         self._queue.put((now, record))
@@ -98,21 +103,43 @@ class FileAuditLog:
 
     async def durable(self) -> None:
         """See ports.AuditLog."""
-        if not self._policy.refuse or self._written >= self._taken:
+        if not self._policy.refuse:
+            return
+        if self._ended:
+            raise _unavailable()
+        if self._written >= self._taken:
             return
         written: asyncio.Future[bool] = self._loop.create_future()
         self._waiters.append((self._taken, written))
-        if not await written:
+        try:
+            async with asyncio.timeout(self._policy.patience):
+                is_written = await written
+        except TimeoutError:
+            self._stall()
+            is_written = False
+        if not is_written:
             raise _unavailable()
 
     async def aclose(self) -> None:
         """Write what is left, if the disk takes it."""
         if not await asyncio.to_thread(self._thread.stop, _STOP_TIMEOUT):
             log.error("audit_not_closed", waiting=self._queue.qsize())
-        self._on_unwritten()
+        self._on_ended()
+
+    def _is_not_written(self) -> bool:
+        """Whether records had better not come."""
+        return self._failing or self._stalled or self._ended or self._queue.qsize() > self._policy.capacity // 2
+
+    def _stall(self) -> None:
+        if not self._stalled:
+            self._stalled = True
+            log.error("audit_failing", problem="ETIMEDOUT", waiting=self._queue.qsize())
 
     def _on_written(self, count: int) -> None:
         self._written += count
+        if self._stalled:
+            self._stalled = False
+            log.warning("audit_works_again")
         while self._waiters and self._waiters[0][0] <= self._written:
             _settle(self._waiters.popleft()[1], written=True)
 
@@ -122,6 +149,10 @@ class FileAuditLog:
 
     def _on_failing(self, failing: bool) -> None:  # noqa: FBT001 - the one thing that is told
         self._failing = failing
+
+    def _on_ended(self) -> None:
+        self._ended = True
+        self._on_unwritten()
 
     def _tell(self, callback: Callable[..., None], *told: object) -> None:
         with suppress(RuntimeError):  # the loop is gone, and nobody waits

@@ -1,17 +1,31 @@
 """Where the chains of a directory's other writers end, so that each writer's checkpoints bear witness of the others.
 
 A chain whose last lines are cut off looks like one whose writer was killed; its successor knows better.
+
+The promise: whatever stands among the files, it keeps no writer from going on, nor from witnessing the rest.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from keystow_service.adapters.audit.file import release
 from keystow_service.adapters.audit.line import FILE_NAME, MAX_LINE, End, digest, parse
 
 # The newest ones. Each of them has witnessed those before it, so that no chain is forgotten.
 _WITNESSED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A chain's last file, its size, and the end found in it."""
+
+    file: str = ""
+    size: int = 0
+    end: End | None = None
 
 
 class OtherWriters:
@@ -21,21 +35,17 @@ class OtherWriters:
         """``writer`` is the one that looks."""
         self._directory = directory
         self._writer = writer
-        self._known: dict[str, tuple[str, int, End | None]] = {}  # file, its size, the end found in it
+        self._known: dict[str, _Seen] = {}
 
     def moved(self) -> Sequence[End]:
         """The ends that have changed since the last time."""
         found = []
         for writer, name in self._last_files():
-            size = (self._directory / name).stat().st_size
-            known_name, known_size, known_end = self._known.get(writer, ("", 0, None))
-            if (name, size) == (known_name, known_size):
-                continue
-            # A file may have been begun, but nothing written to it: the end is where it was.
-            end = _end_of(self._directory / name, size) or known_end
-            self._known[writer] = name, size, end
-            if end is not None and end != known_end:
-                found.append(end)
+            known = self._known.get(writer, _Seen())
+            with suppress(OSError):  # one that cannot be read hides no other
+                now = self._known[writer] = self._look(name, known)
+                if now.end is not None and now.end != known.end:
+                    found.append(now.end)
         return found
 
     def release(self) -> None:
@@ -43,6 +53,14 @@ class OtherWriters:
         for _, name in self._last_files():
             with suppress(OSError):  # it lives
                 release(self._directory / name)
+
+    def _look(self, name: str, known: _Seen) -> _Seen:
+        with open(self._directory / name, "rb", opener=_at_once) as file:
+            size = os.fstat(file.fileno()).st_size
+            if (name, size) == (known.file, known.size):
+                return known
+            # A file may have been begun, but nothing written to it: the end is where it was.
+            return _Seen(name, size, _end_in(file, size) or known.end)
 
     def _last_files(self) -> Iterator[tuple[str, str]]:
         """Of each of the newest writers, oldest first."""
@@ -54,11 +72,15 @@ class OtherWriters:
         yield from list(last.items())[-_WITNESSED:]
 
 
-def _end_of(path: Path, size: int) -> End | None:
+def _at_once(path: str, flags: int) -> int:
+    """Opening a pipe would wait for whoever writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+
+
+def _end_in(file: BinaryIO, size: int) -> End | None:
     """After the last whole line."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - 2 * MAX_LINE))
-        *lines, _ = file.read(2 * MAX_LINE).split(b"\n")
+    file.seek(max(0, size - 2 * MAX_LINE))
+    *lines, _ = file.read(2 * MAX_LINE).split(b"\n")
     if not lines:
         return None
     with suppress(ValueError):

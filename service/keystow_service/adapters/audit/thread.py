@@ -1,7 +1,8 @@
 """The thread that writes the audit log, so that the event loop never waits for a disk.
 
 The promise: what is in the queue is written in order, many records with one sync; while the disk does not take them
-they wait, the operator is alarmed, and the loop is told. It goes on by itself when the disk does.
+they wait, the operator is alarmed, and the loop is told. It goes on by itself when the disk does. Should it ever end
+before it was told to, that is told as well.
 """
 
 import threading
@@ -36,6 +37,7 @@ class Listener:
     written: Callable[[int], None]  # so many more records are on the disk
     unwritten: Callable[[], None]  # an attempt to write has failed
     failing: Callable[[bool], None]  # whether records may be admitted no more, or again
+    ended: Callable[[], None]  # no more records are written
 
 
 class WriterThread:
@@ -70,12 +72,21 @@ class WriterThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        try:
+            self._write_all()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end unnoticed
+            log.error("audit_broken", exception=type(error).__qualname__)  # noqa: TRY400 - its text may hold secrets
+        finally:
+            self._listener.ended()
+
+    def _write_all(self) -> None:
         ended = False
         self._commit(0)
         while not ended:
             records, ended = self._collect()
             self._writer.add(records)
-            if gap := self._losses.take():
+            # One line for all of it, afterwards: a line each would fill the room that is kept for calls under way.
+            if (ended or not self._failing) and (gap := self._losses.take()):
                 self._writer.add_gap(gap)
             if ended:
                 self._writer.stop()
@@ -97,12 +108,10 @@ class WriterThread:
 
     def _patience(self) -> float | None:
         """For how many seconds there is nothing to do unless a record comes."""
-        if self._losses.peek() is not None:
-            return 0.0
         due = self._writer.checkpoint_due()
         if self._failing:
             return _RETRY_INTERVAL if due is None else min(due, _RETRY_INTERVAL)
-        return due
+        return 0.0 if self._losses.peek() else due
 
     def _commit(self, count: int) -> None:
         while not self._succeeds(self._writer.flush):

@@ -172,7 +172,11 @@ class ChainWriter:
 
     def _open_next(self) -> LogFile:
         self.close()
-        self._file = LogFile(self._directory / file_name(self.writer, self._number + 1), self._policy.reserve)
+        try:
+            self._file = LogFile(self._directory / file_name(self.writer, self._number + 1), self._policy.reserve)
+        except FileExistsError:
+            self._number += 1  # somebody else has the name: the next attempt takes another
+            raise
         self._number += 1
         return self._file
 
