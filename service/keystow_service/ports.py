@@ -279,8 +279,10 @@ class KeyHealthRecords(Protocol):
         """The observations that showed another state than was known, the first one among them, oldest first."""
         ...
 
-    async def unobserved(self, since: datetime, data_center: str, *, limit: int) -> Sequence[Tenant]:
-        """Tenants of that data centre whose own keys nothing was seen of since then, the longest unseen first."""
+    async def unobserved(
+        self, since: datetime, data_center: str, *, start_after: str = "", limit: int
+    ) -> Sequence[Tenant]:
+        """Tenants of that data centre whose own keys nothing was seen of since then, by their ids."""
         ...
 
 

@@ -67,7 +67,7 @@ class KeyHealthContract:
         assert len(await records.changes(ACME)) == 1
 
     async def test_unobserved(self, registry: TenantRegistry, records: KeyHealthRecords) -> None:
-        """Own keys in a place not seen for long, the longest first; a provider's key is not watched for its tenants."""
+        """Own keys in a place that were not seen for long; a provider's key is not watched for its tenants."""
         tenants = [await registry.add(new_tenant(name)) for name in ("acme", "globex", "initech")]
         await registry.add(new_tenant("provided", KeyManagement.PROVIDER))
         elsewhere = await registry.add(replace(new_tenant("elsewhere"), data_center="us"))
@@ -77,4 +77,5 @@ class KeyHealthContract:
         since = START + timedelta(minutes=4)
         assert await records.unobserved(since, "uk", limit=10) == [tenants[1], tenants[2]]
         assert await records.unobserved(since, "uk", limit=1) == [tenants[1]]
+        assert await records.unobserved(since, "uk", start_after=tenants[1].tenant_id, limit=10) == [tenants[2]]
         assert await records.unobserved(since, "us", limit=10) == [elsewhere]

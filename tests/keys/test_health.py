@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
-from keys.world import REFRESH, World, settled
+from keys.world import REFRESH, REGION, World, settled
 from keystow_service.adapters.registry import SqlRegistry, open_registry
 from keystow_service.adapters.registry_database import open_database
 from keystow_service.errors import KmsKeyPendingDeletionError, KmsUnavailableError
@@ -191,7 +191,7 @@ class Replica:
             self.book,
             registry.key_health,
             world.clock,
-            ProbePolicy(INTERVAL, 600.0),
+            ProbePolicy(INTERVAL, 600.0, page=1),
             lambda: 0.5,
         )
 
@@ -250,6 +250,18 @@ async def test_keys_in_use_are_left_alone(world: World, registry: SqlRegistry, r
         assert world.gate.generated == used
         world.clock.advance(REFRESH)
     await elsewhere.keys.aclose()
+
+
+async def test_a_key_that_is_not_answered_for_hides_no_other(
+    world: World, registry: SqlRegistry, replica: Replica
+) -> None:
+    """However many tenants stay unseen, the others' keys are probed in the same round."""
+    arn = world.admin.create(REGION, tenants=["globex"]).arn
+    await registry.add(replace(world.globex, key_arn=arn))
+    world.gate.lost = KmsUnavailableError("lost")
+    world.clock.advance(INTERVAL * 2)
+    await replica.round()
+    assert world.gate.generated == 2
 
 
 async def test_an_outage_elsewhere_delays_no_probe(world: World, registry: SqlRegistry, replica: Replica) -> None:

@@ -55,7 +55,9 @@ class SqlKeyHealth:
         )
         return [observation_of(row) for row in rows]
 
-    async def unobserved(self, since: datetime, data_center: str, *, limit: int) -> Sequence[Tenant]:
+    async def unobserved(
+        self, since: datetime, data_center: str, *, start_after: str = "", limit: int
+    ) -> Sequence[Tenant]:
         """See ports.KeyHealthRecords."""
         rows = await self._database.ask(
             select(tenants)
@@ -63,9 +65,10 @@ class SqlKeyHealth:
             .where(
                 tenants.c.key_management == KeyManagement.SELF.value,
                 tenants.c.data_center == data_center,
+                tenants.c.tenant_id > start_after,
                 or_(key_health.c.time.is_(None), key_health.c.time < since),
             )
-            .order_by(key_health.c.time.asc().nulls_first(), tenants.c.tenant_id)
+            .order_by(tenants.c.tenant_id)
             .limit(limit)
         )
         return [tenant_of(row) for row in rows]

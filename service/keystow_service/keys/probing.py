@@ -7,7 +7,8 @@ those who are there.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -25,16 +26,16 @@ log = structlog.get_logger(__name__)
 _PROBE = Acting(SERVICE, PROBE)
 _SPREAD = 0.25  # of the interval, to either side: replicas that started at once do not probe at once
 _ROUNDS_PER_INTERVAL = 4
-_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
 class ProbePolicy:
-    """How often. Seconds, save ``at_once``."""
+    """How often. Seconds, save ``at_once`` and ``page``, which count tenants."""
 
     interval: float = 60.0
     describe_interval: float = 600.0
     at_once: int = 8
+    page: int = 500
 
 
 class KeyProber:
@@ -75,18 +76,27 @@ class KeyProber:
 
     async def round(self) -> None:
         """Probe those whose turn it is. Raises RegistryUnavailableError."""
-        since = self._clock.now() - timedelta(seconds=self._policy.interval * (1 - _SPREAD))
-        unobserved = await self._records.unobserved(since, self._site.data_center.name, limit=_PAGE)
-        tenants = [tenant for tenant in unobserved if self._due(tenant)]
         slots = asyncio.Semaphore(self._policy.at_once)
 
         async def probe(tenant: Tenant) -> None:
             async with slots:
                 await self._probe(tenant)
 
-        async with asyncio.TaskGroup() as probes:
-            for tenant in tenants:
-                probes.create_task(probe(tenant))
+        async with aclosing(self._unobserved()) as pages:
+            async for tenants in pages:
+                async with asyncio.TaskGroup() as probes:
+                    for tenant in filter(self._due, tenants):
+                        probes.create_task(probe(tenant))
+
+    async def _unobserved(self) -> AsyncGenerator[Sequence[Tenant], None]:
+        """All of them, a page at a time: those that KMS did not answer for must not hide the others."""
+        since = self._clock.now() - timedelta(seconds=self._policy.interval * (1 - _SPREAD))
+        last = ""
+        while tenants := await self._records.unobserved(
+            since, self._site.data_center.name, start_after=last, limit=self._policy.page
+        ):
+            yield tenants
+            last = tenants[-1].tenant_id
 
     def _due(self, tenant: Tenant) -> bool:
         """A key that KMS did not answer for is as unseen as before, and still has to wait for its next turn."""
