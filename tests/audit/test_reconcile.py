@@ -117,6 +117,42 @@ async def test_a_call_behind_our_back(case: Case, account: str) -> None:
     assert len(case.reconcile(case.trail(account), principals=[PROVIDER_ROLE]).wrong) == 3
 
 
+async def test_requests_of_other_kinds(case: Case) -> None:
+    """The service makes three kinds of requests. Others in its name are alarms, each of them, whatever they lack."""
+    trail = json.loads(gzip.decompress(case.trail(PROVIDER_ACCOUNT).read_bytes()))
+    stolen = next(event for event in trail["Records"] if event["eventName"] == "Decrypt")
+    context = stolen["requestParameters"]["encryptionContext"]
+    moved = {"sourceEncryptionContext": context, "sourceKeyId": case.key.arn}
+    without_id = {name: value for name, value in stolen.items() if name != "requestID"}
+    trail["Records"] += [
+        {**stolen, "eventName": "ReEncrypt", "requestID": "moved", "requestParameters": moved},
+        {**stolen, "eventName": "CreateGrant", "requestID": "granted", "requestParameters": None},
+        {**without_id, "eventID": "first"},
+        {**without_id, "eventID": "second", "requestID": None},
+    ]
+    path = case.folder / "more.json"
+    path.write_text(json.dumps(trail))
+    wrong = case.reconcile(path).wrong
+    assert [finding.kind for finding in wrong] == [Kind.UNKNOWN_CALL] * 4
+    [told] = [finding.text for finding in wrong if finding.text.startswith("ReEncrypt of ")]
+    assert f" for {TENANT} at " in told
+
+
+async def test_what_services_do_by_themselves(case: Case) -> None:
+    """KMS rotates keys, and other services use theirs: that is nobody's request, or theirs, and no alarm."""
+    trail = json.loads(gzip.decompress(case.trail(PROVIDER_ACCOUNT).read_bytes()))
+    event = {**trail["Records"][0], "requestParameters": None, "requestID": "service's"}
+    by_kms = {"accountId": PROVIDER_ACCOUNT, "invokedBy": "AWS Internal"}
+    trail["Records"] += [
+        {**event, "eventName": "RotateKey", "eventType": "AwsServiceEvent", "userIdentity": by_kms, "requestID": None},
+        {**event, "eventName": "Decrypt", "userIdentity": {"type": "AWSService", "invokedBy": "rds.amazonaws.com"}},
+    ]
+    path = case.folder / "more.json"
+    path.write_text(json.dumps(trail))
+    found = case.reconcile(path)
+    assert (found.wrong, found.both.others) == ([], 1)
+
+
 async def test_somebody_elses_call_in_a_tenants_context(case: Case) -> None:
     """Whoever unwraps a tenant's data key, it is an alarm; what others do with a key besides is theirs."""
     async with client_of(case.kms, CUSTOMER) as customer:

@@ -16,9 +16,9 @@ from typing import Any
 from keystow_service.adapters.audit.keys import AuditError
 from keystow_service.adapters.audit.source import Progress, opened
 
-OPERATIONS = frozenset({"GenerateDataKey", "Decrypt", "DescribeKey"})  # those that keystow asks for
-
 _SOURCE = "kms.amazonaws.com"
+_BY_KMS_ITSELF = "AwsServiceEvent"  # such as a rotation: nobody's request
+_CONTEXTS = ("destinationEncryptionContext", "sourceEncryptionContext", "encryptionContext")  # the last one counts most
 _SESSION = re.compile(r"arn:(?P<partition>[a-z-]+):sts::(?P<account>[0-9]{12}):assumed-role/(?P<role>[^/]+)/.*")
 
 
@@ -50,14 +50,14 @@ def cloudtrail_files(paths: Iterable[Path]) -> Sequence[Path]:
 
 
 def kms_events(path: Path, progress: Progress) -> Iterator[KmsEvent]:
-    """The requests of keystow's three kinds in one CloudTrail log file. Raises OSError, AuditError."""
+    """The requests to KMS in one CloudTrail log file, of whatever kind. Raises OSError, AuditError."""
     with opened(path) as (file, _):
         text = file.read()
     progress(path.stat().st_size)
     try:
         records = json.loads(text)["Records"]
         for record in records:
-            if record["eventSource"] == _SOURCE and record["eventName"] in OPERATIONS:
+            if record["eventSource"] == _SOURCE and record.get("eventType") != _BY_KMS_ITSELF:
                 yield _event(record, path)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise AuditError(f'{path} is no CloudTrail log file: {{"Records": […]}}, as it is delivered to S3.') from None
@@ -79,10 +79,11 @@ def _event(record: Mapping[str, Any], path: Path) -> KmsEvent:
     account = str(identity.get("accountId", ""))
     return KmsEvent(
         time=datetime.fromisoformat(record["eventTime"]),
-        request_id=str(record["requestID"]),
+        # Without one it is no request of keystow's, and must not pass for another that has none either.
+        request_id=str(record.get("requestID") or f"event {record['eventID']}"),
         operation=record["eventName"],
         key=str(resources[0]["ARN"] if resources else parameters.get("keyId", "")),
-        context=dict(parameters.get("encryptionContext") or {}),
+        context={name: value for each in _CONTEXTS for name, value in (parameters.get(each) or {}).items()},
         failed=bool(record.get("errorCode")),
         principal=role_of(str(identity["arn"])) if "arn" in identity else account,
         account=account,

@@ -121,7 +121,7 @@ class Reconciliation:
     def _is_ours(self, event: KmsEvent) -> bool:
         if event.principal != event.account:
             return event.principal in self.principals or event.account in self.principals
-        return any(event.account in each.split(":") for each in self.principals)
+        return event.account != "" and any(event.account in each.split(":") for each in self.principals)
 
     def _take_unanswered(self, event: KmsEvent) -> Attempt | None:
         """The attempt that this may have been, if there is one that no other event was."""
