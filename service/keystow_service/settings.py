@@ -218,9 +218,11 @@ class Settings(BaseSettings):
             )
         if self.kms_principal_arn and not any(place.provider_key_arn for place in self.data_centers.values()):
             raise ValueError("kms_principal_arn is set, but no data centre has provider_key_arn: none uses AWS KMS")
-        host, _, port = self.listen.rpartition(":")
-        if int(port) > _MAX_PORT:
-            raise ValueError(f"listen is {self.listen}, and ports end at {_MAX_PORT}")
+        host = self.listen.rpartition(":")[0]
+        for name in ("listen", "metrics_listen"):
+            address = getattr(self, name)
+            if address and int(address.rpartition(":")[2]) > _MAX_PORT:
+                raise ValueError(f"{name} is {address}, and ports end at {_MAX_PORT}")
         if self.tls_certificate and not self.tls_private_key:
             raise ValueError("tls_certificate is set, but tls_private_key is not")
         for name in ("tls_private_key", "tls_client_ca"):

@@ -47,6 +47,7 @@ WRONG = {
     "listen: no port": Wrong("listen: ", 'listen = "127.0.0.1"'),
     "listen: a word": Wrong("listen: ", 'listen = "127.0.0.1:http"'),
     "listen: no such port": Wrong("listen", 'listen = "127.0.0.1:65536"'),
+    "metrics_listen: no such port": Wrong("metrics_listen", 'metrics_listen = "127.0.0.1:65536"'),
     "listen: no host": Wrong("listen: ", 'listen = ":50051"'),
     "listen: everywhere": Wrong("listen is 0.0.0.0:50051, which is beyond loopback", 'listen = "0.0.0.0:50051"'),
     "listen: everywhere, IPv6": Wrong("listen is [::]:50051, which is beyond loopback", 'listen = "[::]:50051"'),

@@ -1,6 +1,7 @@
 """What Prometheus is told: what happened, by method and reason, and the names of nobody."""
 
 import re
+import shutil
 import socket
 import urllib.request
 from collections.abc import Mapping
@@ -10,11 +11,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from keystow.v1.storage_pb2 import GetServerInfoRequest
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.keyring_admin import KeyringAdmin
 from keystow_service.app import StartError
-from rpc.wire import get, put, refused
+from rpc.wire import failure, get, put, refused
 from servers.in_process import register, serving
 
 TENANT, KEY = "canary-tenant", "canary-object"
@@ -52,6 +54,20 @@ async def test_what_happened_is_counted(tmp_path: Path) -> None:
     assert after['keystow_refused_keys{state="DISABLED"}'] == 0
     assert after['keystow_key_state_changes_total{state="ENABLED"}'] == 1
     assert not re.search("canary|arn:", text)
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_what_was_not_begun_is_counted(tmp_path: Path) -> None:
+    """A server that refuses what it cannot record shows it: such calls leave no record, and are no calls elsewhere."""
+    with capture_logs() as log:
+        async with serving(tmp_path, metrics_listen="127.0.0.1:0", audit_on_failure="refuse") as server:
+            [address] = [line["address"] for line in log if line["event"] == "serving_metrics"]
+            assert metrics(address)[1]["keystow_audit_refusals_total{}"] == 0
+            shutil.rmtree(tmp_path / "audit")
+            for _ in range(3):  # the first finds it out
+                told = await failure(server.storage.GetServerInfo(GetServerInfoRequest()))
+                assert told.reason == "AUDIT_UNAVAILABLE"
+            assert metrics(address)[1]["keystow_audit_refusals_total{}"] == 2
 
 
 @pytest.mark.asyncio(loop_scope="session")

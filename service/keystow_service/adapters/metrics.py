@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from keystow_service.audit import AuditRecord, KeyStateChanged, KmsAttempt, RpcEnded
+from keystow_service.errors import AuditUnavailableError
 from keystow_service.model import KeyState
 from keystow_service.ports import AuditLog
 
@@ -29,6 +30,9 @@ class Metrics:
         self._kms = self._counter("kms_requests", "Requests to KMS, each attempt", "operation", "reason")
         self._kms_seconds = self._histogram("kms_seconds", "How long KMS took to answer", _KMS_BUCKETS, "operation")
         self._changes = self._counter("key_state_changes", "Changes of tenants' keys that were seen here", "state")
+        self._refusals = self._counter(
+            "audit_refusals", "Calls and requests to KMS that were not begun, for want of an audit log"
+        )
         self._refused = Gauge(
             "keystow_refused_keys",
             "Tenants whose key was last seen here in a state that does not let it be used",
@@ -61,6 +65,10 @@ class Metrics:
             server.server_close()
             thread.join()
 
+    def count_refusal(self) -> None:
+        """What was not begun, because it could not be audited."""
+        self._refusals.inc()
+
     def count(self, record: AuditRecord) -> None:
         """What was audited."""
         match record:
@@ -82,7 +90,7 @@ class Metrics:
 
 
 class MeteredAuditLog:
-    """An AuditLog in front of another: what is recorded is counted."""
+    """An AuditLog in front of another: what is recorded is counted, and what is refused."""
 
     def __init__(self, audit: AuditLog, metrics: Metrics) -> None:
         self._audit = audit
@@ -90,7 +98,11 @@ class MeteredAuditLog:
 
     def admit(self) -> None:
         """See ports.AuditLog."""
-        self._audit.admit()
+        try:
+            self._audit.admit()
+        except AuditUnavailableError:
+            self._metrics.count_refusal()
+            raise
 
     def record(self, record: AuditRecord) -> None:
         """See ports.AuditLog."""
