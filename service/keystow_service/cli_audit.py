@@ -4,6 +4,7 @@ Exit codes: 0 nothing is wrong; 1 something is; 2 bad input, or a file that cann
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,8 +30,10 @@ from keystow_service.adapters.audit.source import files_in
 from keystow_service.adapters.audit.verify import verify as findings_in
 from keystow_service.cli_config import ConfigOption, refuse, settings_in_force
 from keystow_service.progress_line import ProgressLine
+from keystow_service.settings import Settings
 
 EXIT_WRONG = 1
+_PRINCIPAL = re.compile(r"[0-9]{12}|arn:[a-z-]+:(iam|sts)::[0-9]{12}:\S+")
 
 audit = typer.Typer(
     name="audit",
@@ -69,18 +72,18 @@ def verify(
     """Find what was deleted, altered, reordered, cut off or forked."""
     with _explained():
         settings = settings_in_force(config)
-        chosen = files_in(files or [settings.audit_files.directory])
-        if not chosen:
-            raise AuditError("There are no audit files there.")
+        chosen = _audit_files(files, settings)
         keys = _public_keys(public_key, config)
         claims = [claim for path in anchors or () for claim in read_anchors(path)]
         with ProgressLine(2 * sum(path.stat().st_size for path in chosen)) as progress:
             found = findings_in(chosen, keys, anchors=claims, partial=partial, progress=progress.add)
             wrong, notes = _print(found, progress, as_json=as_json)
     if as_json:
-        typer.echo(json.dumps({"summary": {"files": len(chosen), "wrong": wrong, "notes": notes}}))
+        summary = {"files": len(chosen), "anchors": len(claims), "wrong": wrong, "notes": notes}
+        typer.echo(json.dumps({"summary": summary}))
     else:
-        typer.echo(f"{len(chosen)} files: {wrong or 'nothing'} wrong" + (f", {notes} to note" if notes else ""))
+        held = f", {len(claims)} checkpoints of --anchors" if anchors else ""
+        typer.echo(f"{len(chosen)} files{held}: {wrong or 'nothing'} wrong" + (f", {notes} to note" if notes else ""))
     if wrong:
         raise typer.Exit(EXIT_WRONG)
 
@@ -107,8 +110,13 @@ def reconcile(
     """Find requests to KMS in CloudTrail that the server did not make. Verify the audit log first."""
     with _explained():
         settings = settings_in_force(config)
-        ours = files_in(files or [settings.audit_files.directory])
+        ours = _audit_files(files, settings)
         theirs = cloudtrail_files(cloudtrail)
+        if not theirs:
+            raise AuditError(f"There are no *.json or *.json.gz files in {' or '.join(map(str, cloudtrail))}.")
+        for each in principal or ():
+            if _PRINCIPAL.fullmatch(each) is None:
+                raise AuditError(f"--principal {each} is neither the ARN of a role or user, nor an account's 12 digits.")
         known = principal or ([settings.kms_principal_arn] if settings.kms_principal_arn else [])
         both = Reconciliation(Window(_utc(since), _utc(until)), set(known))
         with ProgressLine(sum(path.stat().st_size for path in (*ours, *theirs))) as progress:
@@ -161,6 +169,14 @@ def tenant_hash_key(*, tenant: Tenant, config: ConfigOption = None) -> None:
         typer.echo(load_object_hashes(settings_in_force(config).audit_files).tenant_key(tenant).hex())
 
 
+def _audit_files(files: Sequence[Path] | None, settings: Settings) -> Sequence[Path]:
+    """Those that are named, or the server's. That nothing is wrong with nothing would mislead."""
+    chosen = files_in(files or [settings.audit_files.directory])
+    if not any(path.stat().st_size for path in chosen):
+        raise AuditError("There are no audit files there." if not chosen else "The audit files there are all empty.")
+    return chosen
+
+
 def _public_keys(paths: Sequence[Path] | None, config: Path | None) -> Sequence[Ed25519PublicKey]:
     if paths:
         return [load_public_key(path) for path in paths]
@@ -171,7 +187,9 @@ def _public_keys(paths: Sequence[Path] | None, config: Path | None) -> Sequence[
 
 
 def _utc(time: datetime | None) -> datetime | None:
-    return None if time is None else time.replace(tzinfo=UTC)
+    if time is None:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _print(found: Iterable[Finding], progress: ProgressLine, *, as_json: bool) -> tuple[int, int]:

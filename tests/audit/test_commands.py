@@ -54,7 +54,7 @@ def test_what_is_found(folder: Path) -> None:
         "file": f"data/audit/{second.name}",
         "line": 3,
     }
-    assert summary == {"summary": {"files": 3, "wrong": 1, "notes": 0}}
+    assert summary == {"summary": {"files": 3, "anchors": 0, "wrong": 1, "notes": 0}}
     first.unlink()
     second.unlink()
     assert audit(folder, "verify").code == 1
@@ -69,7 +69,8 @@ def test_anchors(folder: Path) -> None:
     lines = lines_of(last)
     end = {"event": "audit_checkpoint", "writer": last.name.partition(".")[0], "seq": 17, "hash": digest(lines[-1])}
     (folder / "server.log").write_text(f"not JSON\n2026-01-01 host {json.dumps(end)}\n{{}}\n")
-    assert audit(folder, "verify", "--anchors", "server.log").code == 0
+    held = audit(folder, "verify", "--anchors", "server.log")
+    assert (held.code, held.output) == (0, "3 files, 1 checkpoints of --anchors: nothing wrong\n")
     (folder / "other.log").write_text(f"{json.dumps({'log': json.dumps(end)})}\n")
     none = audit(folder, "verify", "--anchors", "other.log")  # else it would look as if they had held
     assert (none.code, "other.log has no checkpoint" in none.errors) == (2, True)
@@ -88,18 +89,32 @@ def test_anchors(folder: Path) -> None:
         (["verify", "--public-key", "data/audit/signing.key"], "is no Ed25519 public key in PEM form"),
         (["verify", "empty"], "There are no audit files there."),
         (["verify", "damaged.gz"], "damaged.gz"),
+        (["verify", "emptied.jsonl"], "The audit files there are all empty."),
+        (["reconcile", "--cloudtrail", "empty"], "There are no *.json or *.json.gz files in empty."),
+        (["reconcile", "empty", "--cloudtrail", "trail.json"], "There are no audit files there."),
+        (["reconcile", "--cloudtrail", "trail.json", "--principal", "keystow"], "--principal keystow is neither the ARN"),
         (["public-key", "--config", "elsewhere.toml"], "elsewhere/audit/signing.key cannot be opened"),
     ],
 )
 def test_bad_input(folder: Path, arguments: list[str], says: str) -> None:
     """In words, with exit code 2."""
     (folder / "empty").mkdir()
+    (folder / "emptied.jsonl").touch()
+    (folder / "trail.json").write_text('{"Records": []}')
     (folder / "damaged.gz").write_bytes(b"\x1f\x8b and nothing else")
     (folder / "elsewhere.toml").write_text('data_dir = "elsewhere"')
     said = audit(folder, *arguments)
     assert (said.code, said.output) == (2, "")
     assert says in said.errors
     assert "Traceback" not in said.errors
+
+
+def test_an_emptied_file_is_named(folder: Path) -> None:
+    """Of a file without a line the note says which one it is."""
+    writer = "20260101T000000000Z-00000000"
+    (folder / "data" / "audit" / f"{writer}.000001.jsonl").touch()
+    said = audit(folder, "verify")
+    assert f"data/audit/{writer}.000001.jsonl: open: has no end after line 0." in said.output
 
 
 def test_finding_an_object(folder: Path) -> None:

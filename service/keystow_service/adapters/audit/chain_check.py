@@ -41,7 +41,7 @@ class ChainCheck:
         self._unsigned_since = ""
         self._stopped = self._closed = False
         self._trouble: Kind | None = None  # what the last line was; a run of the same is told once
-        self._file = Path()
+        self.file = Path()  # that is being read; of an empty one no line tells
 
     @property
     def reached(self) -> int:
@@ -58,7 +58,6 @@ class ChainCheck:
 
     def line(self, line: Line) -> Iterator[Finding]:
         """The next one."""
-        self._file = line.file
         trouble, self._trouble = self._trouble, None
         for finding in self._judge(line):
             if finding.kind is not trouble or finding.kind not in _IN_RUNS:
@@ -76,7 +75,7 @@ class ChainCheck:
             if seq > self._seq:
                 for claim in claims:
                     yield self._finding(
-                        Kind.TRUNCATED, f"ends with line {self._seq}, but line {seq} {_was_seen(claim)}", self._file
+                        Kind.TRUNCATED, f"ends with line {self._seq}, but line {seq} {_was_seen(claim)}", self.file
                     )
         if not self._closed:
             unsigned = (
@@ -87,7 +86,7 @@ class ChainCheck:
             yield self._finding(
                 Kind.OPEN,
                 f"has no end after line {self._seq}{unsigned}. Its writer runs, was killed, or the end was cut off",
-                self._file,
+                self.file,
             )
 
     def _judge(self, line: Line) -> Iterator[Finding]:

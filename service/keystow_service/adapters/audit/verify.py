@@ -56,6 +56,7 @@ def _check(check: ChainCheck, parts: Sequence[Source], progress: Progress) -> It
         read[part.content] = part.path
         if 0 < part.first_seq <= check.reached:
             yield from check.branch(part.path, part.first_seq)
+        check.file = part.path
         for line in lines_of(part.path, progress):
             if torn is not None:
                 yield from check.line(torn)
