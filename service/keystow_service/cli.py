@@ -91,12 +91,16 @@ def check_config(config: ConfigOption = None) -> None:
         except AuditError as error:
             refuse([str(error)])
     for name, value in settings.model_dump(mode="json", exclude={"data_centers"}).items():
-        typer.echo(f"{name} = {value}")
+        typer.echo(f"{name} = {_as_in_toml(value)}" if value is not None else f"{name} is not set")
     for name, place in settings.data_centers.items():
         objects = f"bucket {place.bucket}" if place.bucket else "this machine"
         keys = "AWS KMS" if place.provider_key_arn else f"the keyring in {settings.data_dir}"
         typer.echo(f"data_centers.{name}: {place.region}, objects: {objects}, keys: {keys}")
     typer.echo("The settings are valid.", err=True)
+
+
+def _as_in_toml(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def main() -> None:

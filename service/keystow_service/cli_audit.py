@@ -116,7 +116,9 @@ def reconcile(
             raise AuditError(f"There are no *.json or *.json.gz files in {' or '.join(map(str, cloudtrail))}.")
         for each in principal or ():
             if _PRINCIPAL.fullmatch(each) is None:
-                raise AuditError(f"--principal {each} is neither the ARN of a role or user, nor an account's 12 digits.")
+                raise AuditError(
+                    f"--principal {each} is neither the ARN of a role or user, nor an account's 12 digits."
+                )
         known = principal or ([settings.kms_principal_arn] if settings.kms_principal_arn else [])
         both = Reconciliation(Window(_utc(since), _utc(until)), set(known))
         with ProgressLine(sum(path.stat().st_size for path in (*ours, *theirs))) as progress:

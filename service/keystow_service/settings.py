@@ -23,10 +23,9 @@ from keystow_service.adapters.tls_files import TlsFiles
 from keystow_service.envelope.layout import MAX_SIZE
 from keystow_service.errors import KmsKeyArnInvalidError
 from keystow_service.model import GIB, MIB, KeyArn
+from keystow_service.setting_words import ADDRESS, matching, problem
 
 _PREFIX = "KEYSTOW_"
-_MAX_PORT = 65535
-_LISTEN = r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$"
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html#identifiers-arns
 _PRINCIPAL = re.compile(r"arn:aws:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]{1,576}")
 # Read by commands of the family, not as settings of the server.
@@ -45,7 +44,12 @@ _FOREIGN = frozenset(
     )
 )
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+_BUCKET = matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket: 3 to 63 of a-z, 0-9, '.' and '-'")
+_PREFIXES = matching(
+    r"([A-Za-z0-9_-]+/)*", "names of a-z, A-Z, 0-9, '_' and '-', each with a slash behind it: backups/eu/"
+)
+_ENDPOINT = matching(r"https?://[^/\s]+.*", "a URL, such as https://s3.example:9000")
+Name = Annotated[str, matching(r"[a-z][a-z0-9-]{0,30}", "1 to 31 of a-z, 0-9 and '-', first a-z")]
 
 
 class SettingsError(Exception):
@@ -80,14 +84,14 @@ class DataCenterSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     display_name: str = ""
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
-    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
+    region: Annotated[str, matching(r"[a-z]{2}(-[a-z]+)+-[0-9]", "a region of AWS, such as eu-west-1")]
+    bucket: Annotated[str, _BUCKET] | None = None
     # In front of every name in the bucket; S3 names are at most 1,024 bytes.
-    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_-]+/)*$", max_length=50)] = ""
+    prefix: Annotated[str, Field(max_length=50), _PREFIXES] = ""
     provider_key_arn: str | None = None
     # Of S3-compatible stores and of tests; AWS's own are found by region.
-    s3_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
-    kms_endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
+    s3_endpoint: Annotated[str, _ENDPOINT] | None = None
+    kms_endpoint: Annotated[str, _ENDPOINT] | None = None
     # CRC32C of every part, verified by the store. Off for stores that refuse it.
     s3_checksums: bool = True
 
@@ -134,7 +138,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    listen: Annotated[str, Field(pattern=_LISTEN)] = "127.0.0.1:50051"
+    listen: Annotated[str, ADDRESS] = "127.0.0.1:50051"
     # Files in PEM form, read again when they change. With a client CA, clients need a certificate that it issued.
     tls_certificate: Path | None = None
     tls_private_key: Path | None = None
@@ -143,7 +147,9 @@ class Settings(BaseSettings):
     listen_insecurely_beyond_loopback: bool = False
     data_dir: Path = Path("data")
     # Part of every KMS encryption context: never change it while objects exist. With a bucket or KMS it has no default.
-    deployment_id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] = "local"
+    deployment_id: Annotated[str, matching(r"[a-z0-9][a-z0-9-]{0,63}", "1 to 64 of a-z, 0-9 and '-', first no '-'")] = (
+        "local"
+    )
     # sqlite+aiosqlite:///FILE (by default registry.db in data_dir), or postgresql+asyncpg://USER:PASSWORD@HOST/DATABASE.
     registry_url: SecretStr | None = None
     data_centers: dict[Name, DataCenterSettings] = Field(default_factory=lambda: dict(_this_machine()), min_length=1)
@@ -183,7 +189,7 @@ class Settings(BaseSettings):
     log_format: LogFormat = LogFormat.JSON
 
     # Where Prometheus asks for metrics, in clear; they name no tenant. By default nowhere.
-    metrics_listen: Annotated[str, Field(pattern=_LISTEN)] | None = None
+    metrics_listen: Annotated[str, ADDRESS] | None = None
     audit: bool = True
     # By default audit/ in data_dir. Replicas may share one directory, and should share both keys.
     audit_dir: Path | None = None
@@ -219,10 +225,6 @@ class Settings(BaseSettings):
         if self.kms_principal_arn and not any(place.provider_key_arn for place in self.data_centers.values()):
             raise ValueError("kms_principal_arn is set, but no data centre has provider_key_arn: none uses AWS KMS")
         host = self.listen.rpartition(":")[0]
-        for name in ("listen", "metrics_listen"):
-            address = getattr(self, name)
-            if address and int(address.rpartition(":")[2]) > _MAX_PORT:
-                raise ValueError(f"{name} is {address}, and ports end at {_MAX_PORT}")
         if self.tls_certificate and not self.tls_private_key:
             raise ValueError("tls_certificate is set, but tls_private_key is not")
         for name in ("tls_private_key", "tls_client_ca"):
@@ -307,7 +309,7 @@ def load(config: Path | None) -> Settings:
     try:
         return Settings(**_read(config))
     except ValidationError as error:
-        raise SettingsError([_problem(each) for each in error.errors()]) from None
+        raise SettingsError([problem(each) for each in error.errors()]) from None
     except UnreadableVariableError:
         raise SettingsError([f"{_PREFIX}DATA_CENTERS: is not JSON"]) from None
 
@@ -321,14 +323,6 @@ def _read(config: Path | None) -> dict[str, Any]:
         raise SettingsError([f"{config}: cannot be read: {error.strerror}"]) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError([f"{config}: is not TOML: {error}"]) from None
-
-
-def _problem(error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{name}: there is no such setting"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}" if name else message
 
 
 def _is_loopback(host: str) -> bool:

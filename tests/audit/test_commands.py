@@ -92,7 +92,10 @@ def test_anchors(folder: Path) -> None:
         (["verify", "emptied.jsonl"], "The audit files there are all empty."),
         (["reconcile", "--cloudtrail", "empty"], "There are no *.json or *.json.gz files in empty."),
         (["reconcile", "empty", "--cloudtrail", "trail.json"], "There are no audit files there."),
-        (["reconcile", "--cloudtrail", "trail.json", "--principal", "keystow"], "--principal keystow is neither the ARN"),
+        (
+            ["reconcile", "--cloudtrail", "trail.json", "--principal", "keystow"],
+            "--principal keystow is neither the ARN",
+        ),
         (["public-key", "--config", "elsewhere.toml"], "elsewhere/audit/signing.key cannot be opened"),
     ],
 )

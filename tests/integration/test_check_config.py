@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -78,7 +79,7 @@ WRONG = {
     ),
     "no data centres": Wrong("data_centers: ", "data_centers = {}"),
     "name of a data centre": Wrong("data_centers.E U", '[data_centers."E U"]\nregion = "eu-west-1"'),
-    "no region": Wrong("data_centers.eu.region: ", "[data_centers.eu]"),
+    "no region": Wrong("data_centers.eu.region: is missing", "[data_centers.eu]"),
     "region": Wrong("data_centers.eu.region: ", '[data_centers.eu]\nregion = "Ireland"'),
     "no provider key": Wrong(
         "data_centers.eu: provider_key_arn is missing", '[data_centers.eu]\nregion = "eu-west-1"\nbucket = "backups"'
@@ -103,6 +104,14 @@ WRONG = {
     "prefix": Wrong("data_centers.eu.prefix: ", f'{AWS}\nprefix = "no-slash"'),
     "prefix that climbs": Wrong("data_centers.eu.prefix: ", f'{AWS}\nprefix = "../"'),
     "endpoint": Wrong("data_centers.eu.s3_endpoint: ", f'{AWS}\ns3_endpoint = "s3.example"'),
+    "metrics_listen": Wrong("metrics_listen: must be HOST:PORT, such as ", 'metrics_listen = "9464"'),
+    "neither true nor false": Wrong("audit: must be true or false", environment={"KEYSTOW_AUDIT": "maybe"}),
+    "none of its words": Wrong(
+        "audit_on_failure: must be 'alarm' or 'refuse'", environment={"KEYSTOW_AUDIT_ON_FAILURE": "panic"}
+    ),
+    "seconds with their unit": Wrong("lease_bound: must be a number", environment={"KEYSTOW_LEASE_BOUND": "60s"}),
+    "lease_refresh: 0": Wrong("lease_refresh: must be more than 0", "lease_refresh = 0"),
+    "key_probe_interval": Wrong("key_probe_interval: must be at least 1", "key_probe_interval = 0"),
     "endpoint without a host": Wrong("data_centers.eu.s3_endpoint: ", f'{AWS}\ns3_endpoint = "http://"'),
     "bucket that none can be": Wrong("data_centers.eu.bucket: ", AWS.replace("backups", "Backups!")),
     "max_object_size": Wrong("max_object_size: ", "max_object_size = 9000000000000000000000"),
@@ -143,6 +152,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, case: str) -> None:
     [line] = result.stderr.splitlines()
     assert line.startswith("keystow-service: ")
     assert wrong.says in line
+    assert not re.search(r"Input should|String should|\[a-z\]|\^", line)
     assert not (tmp_path / "data").exists()
 
 
@@ -184,6 +194,8 @@ def test_right_settings_are_shown(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert {"parts_in_flight = 7", "stall_timeout = 5.0", "listen = [::1]:1"} <= set(result.stdout.splitlines())
     assert "data_centers.eu: eu-central-1, objects: bucket backups, keys: AWS KMS" in result.stdout
+    assert {"tls_certificate is not set", "audit = true"} <= set(result.stdout.splitlines())
+    assert "None" not in result.stdout
     assert "data_centers.us" not in result.stdout
 
 
