@@ -9,7 +9,7 @@ help: ## list the tasks
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 $(READY): uv.lock requirements-dev.txt pyproject.toml protos/pyproject.toml service/pyproject.toml clients/python/pyproject.toml
-	@echo "Setting up .venv; the first time this takes a minute."
+	@echo "Setting up .venv; the first time this takes a minute, on a slow machine or line several."
 	@deploy/environment.sh
 
 demo: $(READY) ## about a minute: back up, restore, disable a key, tamper, on a real server
@@ -22,8 +22,8 @@ run: $(READY) ## a server on 127.0.0.1:50051 that keeps its data in ./data
 test: $(READY) ## all tests
 	@$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-revocation: $(READY) ## a few minutes: how long plaintext flows after a key is disabled, in 100 trials
-	@PYTHONPATH=bench:tests $(BIN)/python -m revocation
+revocation: $(READY) ## a few minutes: how long plaintext flows after a key is disabled, in 100 trials; ARGS="--trials 6" for fewer
+	@PYTHONPATH=bench:tests $(BIN)/python -m revocation $(ARGS)
 
 vectors: $(READY) ## only the known answers from outside
 	@$(BIN)/python -m pytest tests/vectors

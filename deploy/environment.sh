@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 
 supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
 
+step() { echo "  $*"; }
+
 find_python() {
     for candidate in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11; do
         if supported "$candidate"; then
@@ -34,11 +36,18 @@ install_venv_package() {
 python=$(find_python)
 
 if command -v uv >/dev/null; then
+    step "installing the locked packages, with uv and $python"
     UV_PYTHON_DOWNLOADS=never uv sync --quiet --locked --compile-bytecode --python "$python"
 else
-    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then install_venv_package; fi
+    if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        step "installing the system's package of python's venv"
+        install_venv_package
+    fi
+    step "making a virtual environment of $python"
     "$python" -m venv --clear .venv
+    step "downloading and installing $(grep -c == requirements-dev.txt) packages; nothing is shown meanwhile"
     .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+    step "installing keystow itself"
     .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
         -e protos -e service -e clients/python
 fi

@@ -171,7 +171,11 @@ def rotate(
     """Give the key new material. What was written before stays readable."""
     with _explained():
         key_arn = KeyArn.parse(arn)
-        _print(_found(config, data_dir, keyring).admin().rotate(key_arn), as_json=as_json)
+        key = _found(config, data_dir, keyring).admin().rotate(key_arn)
+    if as_json:
+        _print(key, as_json=True)
+    else:
+        typer.echo(f"{_line(key)}  rotated: new material, number {len(key.material)}; the older ones still open")
 
 
 def _found(config: Path | None, data_dir: Path | None, keyring: Path | None) -> KeyringPlace:

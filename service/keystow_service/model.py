@@ -67,6 +67,8 @@ class KeyArn:
         match = _ARN.fullmatch(text)
         if match is None and "alias/" in text:
             problem = "is an alias, which can be pointed to another key at any time"
+        elif match is None and text != text.strip() and _ARN.fullmatch(text.strip()):
+            problem = "has white space around it"
         elif match is None:
             problem = "is not of the form arn:aws:kms:<region>:<12-digit account>:key/<key id>"
         elif match["partition"] != "aws":

@@ -71,6 +71,8 @@ def test_a_key_is_tried_and_registered(keystow: Command, keyring: KeyringAdmin) 
         "tenant", "register", "acme", *IN_US, "--key-arn", arn, "--confirm-permanent", "--json"
     )
     assert registered.records[0]["checks"] == report["checks"]
+    shown = keystow.in_process("tenant", "show", "acme")
+    assert shown.lines[-1].split() == ["key_health.revocation_bound", "60", "s"]
 
 
 def test_a_key_that_fails(keystow: Command, keyring: KeyringAdmin) -> None:

@@ -56,6 +56,7 @@ async def test_a_proper_key_passes_everything(trying: Trying) -> None:
 
 NO_ARNS = {
     "alias/backup": "is an alias",
+    " arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab\n": "has white space around it",
     "arn:aws:kms:us-east-1:111122223333:alias/backup": "is an alias",
     "arn:aws-cn:kms:cn-north-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab": "another partition",
     "1234abcd-12ab-34cd-56ef-1234567890ab": "not of the form",

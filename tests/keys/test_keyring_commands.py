@@ -63,7 +63,7 @@ def test_life_of_a_key(shell: Shell) -> None:
     assert shell.ok("list") == f"{arn}  ENABLED  acme  Acme's own"
     assert shell.ok("disable", arn) == f"{arn}  DISABLED"
     assert shell.ok("enable", arn) == f"{arn}  ENABLED"
-    assert shell.ok("rotate", arn) == f"{arn}  ENABLED"
+    assert shell.ok("rotate", arn) == f"{arn}  ENABLED  rotated: new material, number 2; the older ones still open"
     assert shell.ok("schedule-deletion", arn, "--days", "7").startswith(f"{arn}  PENDING_DELETION until 20")
     assert shell.ok("cancel-deletion", arn) == f"{arn}  DISABLED"
 

@@ -108,7 +108,8 @@ NOT_FOUND = Verdict(
 ACCESS_DENIED = Verdict(
     KmsAccessDeniedError,
     "AWS KMS does not let the service use the key for this tenant. Its owner must grant kms:DescribeKey, "
-    "kms:GenerateDataKey and kms:Decrypt in the key's policy, as GetKeyPolicy shows it.",
+    "kms:GenerateDataKey and kms:Decrypt in the key's policy, as GetKeyPolicy shows it: "
+    "to the same role, for the same tenant and deployment.",
     KeyState.ACCESS_DENIED,
 )
 USAGE_INVALID = Verdict(KmsKeyUsageInvalidError, "The KMS key is not a symmetric encryption key.")

@@ -29,6 +29,9 @@ from keystow_client.models import (
 Record = ObjectInfo | Tenant | KeyCheck | KeyReport | DataCenter | ServerInfo | ExportSummary
 
 
+_SECONDS = frozenset({"revocation_bound"})  # whose names do not tell their unit
+
+
 class Output:
     """Where results, notes and failures go."""
 
@@ -174,6 +177,8 @@ def _rows(prefix: str, described: Mapping[str, Any]) -> Iterator[tuple[str, str]
                 yield from _rows(f"{prefix}{name}.", value)
             case list():
                 yield f"{prefix}{name}", ", ".join(map(str, value))
+            case float() if name in _SECONDS:
+                yield f"{prefix}{name}", f"{value:g} s"
             case _:
                 yield f"{prefix}{name}", str(value)
 

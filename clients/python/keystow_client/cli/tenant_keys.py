@@ -13,7 +13,13 @@ from keystow_client.models import KeyPolicyFormat
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", show_default=False)]
 DataCenterOption = Annotated[str, typer.Option("--data-center", metavar="NAME", help="See keystow data-centers.")]
 WaitOption = Annotated[
-    float, typer.Option("--wait", metavar="SECONDS", min=0, help="For a fresh key policy to take effect, up to 300.")
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        help="Wait so many seconds, up to 300, for a fresh key policy to take effect.",
+    ),
 ]
 
 
