@@ -4,6 +4,7 @@ import secrets
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from keystow_service.audit import Action, KeyUses, RpcEnded
 from keystow_service.errors import RequestInvalidError
@@ -52,6 +53,7 @@ class Call:
         )
 
 
+@lru_cache(maxsize=1024)  # of every call
 def _tenant_id(text: str) -> TenantId | None:
     try:
         return translate.tenant_id(text)
