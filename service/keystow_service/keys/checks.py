@@ -154,9 +154,11 @@ class KeyChecks:
     def _others(self, tenant_id: TenantId) -> Iterator[tuple[str, EncryptionContext]]:
         """Contexts in which the key must not serve. Nobody's ids: CloudTrail shows them to the key's owner."""
         somebody = TenantId(f"keystow-probe-{secrets.token_hex(8)}")
-        namesake = TenantId(f"{tenant_id[:54]}-{secrets.token_hex(4)}")
+        longer = TenantId(f"{tenant_id[:54]}-{secrets.token_hex(4)}")
+        prefixed = TenantId(f"k{secrets.token_hex(4)}-{tenant_id[-53:]}")
         yield "for any other tenant", encryption_context(somebody, self._deployment_id)
-        yield "for tenants whose ids begin alike", encryption_context(namesake, self._deployment_id)
+        yield "for tenants whose ids begin alike", encryption_context(longer, self._deployment_id)
+        yield "for tenants whose ids end alike", encryption_context(prefixed, self._deployment_id)
         yield "without a tenant", {}
 
 
