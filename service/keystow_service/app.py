@@ -33,6 +33,7 @@ from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
 from keystow_service.keys.key_policy import RenderKeyPolicy
 from keystow_service.keys.kms_quota import QuotaPolicy
+from keystow_service.keys.kms_turns import KmsTurns
 from keystow_service.keys.lease import LeasePolicy
 from keystow_service.keys.onboarding import CheckKey, RegisterTenant
 from keystow_service.keys.probing import KeyProber, ProbePolicy
@@ -263,16 +264,23 @@ async def _open_sites(
     under_keyring = [stores[name] for name, place in settings.data_centers.items() if place.provider_key_arn is None]
     if under_keyring:
         await refuse_lost_keyring(settings.keyring_path, under_keyring, registry)
+    quota = QuotaPolicy(settings.kms_requests_per_second, settings.kms_requests_per_second_per_tenant)
+    turns = {place.region: KmsTurns(quota, _KMS_TURN) for place in settings.data_centers.values()}
     sites = {}
     for name, place in settings.data_centers.items():
         data_center = DataCenter(name, place.display_name or name, place.region)
-        keys, provider_key = await _open_keys(place, settings, audit, clock, stack)
+        keys, provider_key = await _open_keys(place, settings, audit, turns[place.region], clock, stack)
         sites[name] = Site(data_center, stores[name], keys, provider_key)
     return sites
 
 
 async def _open_keys(
-    place: DataCenterSettings, settings: Settings, audit: AuditLog, clock: Clock, stack: AsyncExitStack
+    place: DataCenterSettings,
+    settings: Settings,
+    audit: AuditLog,
+    turns: KmsTurns,
+    clock: Clock,
+    stack: AsyncExitStack,
 ) -> tuple[KeyService, KeyArn]:
     """And the key of the tenants that bring none."""
 
@@ -280,8 +288,7 @@ async def _open_keys(
         return AuditedKeyService(keys, audit)
 
     def rationed(keys: KeyService) -> KeyService:
-        quota = QuotaPolicy(settings.kms_requests_per_second, settings.kms_requests_per_second_per_tenant)
-        return RationedKeyService(audited(keys), quota, _KMS_TURN)
+        return RationedKeyService(audited(keys), turns)
 
     if place.provider_key_arn is not None:
         from keystow_service.adapters.kms import open_kms  # noqa: PLC0415 - as above

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clock import FakeClock
 from keystow_service.acting import Acting, acting
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.kms import KmsPatience, open_kms
@@ -15,11 +16,12 @@ from keystow_service.adapters.local_store import open_local_store
 from keystow_service.errors import KmsThrottledError, KmsUnavailableError
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook
-from keystow_service.keys.kms_quota import QuotaPolicy
+from keystow_service.keys.kms_quota import QuotaPolicy, Urgency
+from keystow_service.keys.kms_turns import KmsTurns
 from keystow_service.keys.lease import LeasePolicy
 from keystow_service.keys.rationed import RationedKeyService
 from keystow_service.model import Caller, DataCenter, KeyArn, KeyManagement, Tenant, TenantId
-from keystow_service.ports import KeyService, Site
+from keystow_service.ports import Clock, KeyService, Site
 from servers.kms.faults import Fault
 from servers.kms.server import faithful_kms
 from servers.kms.service import FaithfulKms
@@ -37,12 +39,17 @@ async def kms() -> AsyncIterator[FaithfulKms]:
 
 @asynccontextmanager
 async def data_keys(
-    kms: FaithfulKms, folder: Path, quota: QuotaPolicy | None = None, patience: KmsPatience | None = None
+    kms: FaithfulKms,
+    folder: Path,
+    quota: QuotaPolicy | None = None,
+    patience: KmsPatience | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[DataKeys]:
     """Of a process; two tenants' keys are in the KMS."""
+    turns = KmsTurns(quota or QuotaPolicy(), patience=30.0)
 
     def rationed(service: KeyService) -> KeyService:
-        return RationedKeyService(service, quota or QuotaPolicy(), patience=30.0)
+        return RationedKeyService(service, turns)
 
     async with (
         open_kms(
@@ -53,7 +60,7 @@ async def data_keys(
         arn = KeyArn.parse(kms.create_key("acme", region=REGION).arn)
         site = Site(DataCenter("us", "US", REGION), store, service, arn)
         book = KeyHealthBook(SystemClock(), lambda *_: None, lambda _: None)
-        keys = DataKeys({"us": site}, "test", SystemClock(), LeasePolicy(), book)
+        keys = DataKeys({"us": site}, "test", clock or SystemClock(), LeasePolicy(), book)
         try:
             yield keys
         finally:
@@ -126,3 +133,33 @@ async def test_what_exceeds_the_share_of_the_quota_waits(kms: FaithfulKms, tmp_p
             await keys.for_sealing(tenants[0])
     assert told.value.retry_after
     assert len(kms.requests) == 80
+
+
+async def test_a_lease_counts_from_the_attempt_that_kms_answered(kms: FaithfulKms, tmp_path: Path) -> None:
+    """Not from one that was throttled before it: the proof is as fresh as the request that brought it."""
+    clock = FakeClock()
+    async with data_keys(kms, tmp_path, clock=clock) as keys:
+        tenant = tenant_of(kms)
+        kms.faults.fail_next(THROTTLED)
+        gate = kms.faults.hold()
+        asking = asyncio.create_task(keys.for_sealing(tenant))
+        await gate.until(held=1)
+        clock.advance(LeasePolicy().bound)
+        gate.open()
+        held = await asking
+        clock.advance(LeasePolicy().bound - 1)
+        assert held.confirmed()
+        clock.advance(1)
+        assert not held.confirmed()
+    assert [request.answer for request in kms.requests] == ["ThrottlingException", "OK"]
+
+
+async def test_a_quota_is_one_for_all_who_take_turns() -> None:
+    """It is the region's, whichever data centre in it asks; another region has its own."""
+    policy = QuotaPolicy(region=1, tenant=1, max_waiting=1)
+    region, other = KmsTurns(policy, patience=0.01), KmsTurns(policy, patience=0.01)
+    arn = KeyArn.parse(f"arn:aws:kms:{REGION}:111122223333:key/0d9f6f8e-5c7b-4a3e-9f0a-1b2c3d4e5f60")
+    await region.take(arn, "acme", Urgency.BACKUP)
+    with pytest.raises(KmsThrottledError):
+        await region.take(arn, "globex", Urgency.BACKUP)
+    await other.take(arn, "acme", Urgency.BACKUP)

@@ -9,6 +9,7 @@ import structlog
 
 from keystow_service.errors import KeyRefusal, KeystowError, KmsUnavailableError, WrappedKeyInvalidError
 from keystow_service.keys.lease import Lease, LeasePolicy
+from keystow_service.keys.sending import on_sending
 from keystow_service.model import DataKey, KeyArn, TenantId
 from keystow_service.ports import Clock, EncryptionContext, KeyService
 
@@ -60,7 +61,8 @@ class Proving:
     async def __call__(self, send: Callable[[], Awaitable[DataKey]]) -> DataKey:
         """What KMS answers to ``send``, once that proves something. Raises what it raises, and KmsUnavailableError."""
         while True:
-            sending = self._lease.sending()
+            request = _Request(self._lease)
+            before = on_sending.set(request.sent)
             try:
                 answer = await send()
             except KeyRefusal as error:
@@ -75,7 +77,9 @@ class Proving:
                 if named is not None:
                     self._observer.failed(self._key.tenant_id, named)
                 raise
-            if self._lease.prove(sending, answer.request_id):
+            finally:
+                on_sending.reset(before)
+            if self._lease.prove(request.sending, answer.request_id):
                 self._observer.succeeded(self._key.tenant_id, answer.request_id)
                 if not self._lease.confirmed():
                     raise self._too_late()
@@ -89,6 +93,17 @@ class Proving:
             retry_after=1.0,
             key_arn=self._key.arn.text,
         )
+
+
+class _Request:
+    """One request, that may wait and be sent several times: its last sending is what an answer belongs to."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self.sending = lease.sending()
+
+    def sent(self) -> None:
+        self.sending = self._lease.sending()
 
 
 class FailureLog:

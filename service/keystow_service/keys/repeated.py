@@ -7,6 +7,7 @@ behind, which rations and audits it.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
@@ -59,7 +60,7 @@ class RepeatedKeyService:
             try:
                 return await send()
             except _PASSING as error:
-                trouble.get().last = error
+                trouble.get().last = copy(error)  # without its traceback, which holds what frames hold
                 ceiling = min(self._policy.longest_delay, self._policy.first_delay * 2 ** (attempt - 1))
                 delay = ceiling * self._random()
                 if attempt >= self._policy.attempts or loop.time() + delay > give_up:

@@ -319,8 +319,8 @@ async def _end(context: Context, call: Call, failure: KeystowError, stall_timeou
         try:
             async with asyncio.timeout(patience):
                 await context.abort_with_status(rpc_status.to_status(status))
-        except grpc.aio.AbortError:
-            pass  # so grpc.aio says that it was sent
+        except grpc.aio.AbortError as sent:  # so grpc.aio says it, and keeps that with the call
+            sent.__traceback__ = None  # which holds this frame, and that the call
         except grpc.aio.InternalError:
             return False
         except TimeoutError:
