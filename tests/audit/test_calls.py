@@ -172,7 +172,7 @@ async def test_calls_that_are_not_answered(server: Server, kms: FaithfulKms, wat
 async def test_changes_of_a_key(kms: FaithfulKms, tmp_path: Path) -> None:
     """When a key was seen disabled and enabled again: by which request to KMS, and for which call that was made."""
     key = kms.create_key("switched")
-    settings = {"lease_refresh": 0.05, "lease_bound": 0.1, "key_probe_interval": 3600}
+    settings = {"lease_refresh": 0.05, "lease_bound": 30, "key_probe_interval": 3600}
     async with serving_on_kms(kms, tmp_path, **settings) as server:
         await register(server, "switched", key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
         await put(server, "switched", "key", b"content")

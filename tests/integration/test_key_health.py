@@ -27,14 +27,14 @@ TENANT = "acme"
 async def test_a_deletion_is_announced(tmp_path: Path) -> None:
     """Without a backup or restore the tenant shows the date; the next process tells it at once, and the history too."""
     keyring = KeyringAdmin(tmp_path / "keyring" / "keyring.json", tmp_path / "keyring" / "root.key", SystemClock())
-    async with serving(tmp_path, key_probe_interval=1, lease_refresh=0.1, lease_bound=1) as server:
+    async with serving(tmp_path, key_probe_interval=1, lease_refresh=0.1, lease_bound=30) as server:
         arn = keyring.create("us-east-1", tenants=[TENANT]).arn
         await register(server, TENANT, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=arn.text)
         await register(server, "provided")
         await shown(server, KEY_STATE_ENABLED)
         scheduled = keyring.schedule_deletion(arn, days=7)
         found = await shown(server, KEY_STATE_PENDING_DELETION)
-    async with serving(tmp_path, key_probe_interval=3600, lease_refresh=0.1, lease_bound=1) as server:
+    async with serving(tmp_path, key_probe_interval=3600, lease_refresh=0.1, lease_bound=30) as server:
         told = await health(server)
         assert told == found
     assert scheduled.deletion_time is not None

@@ -26,7 +26,7 @@ TENANT, KEY = "canary-tenant", "canary-object"
 async def test_what_happened_is_counted(tmp_path: Path) -> None:
     """Calls, bytes, requests to KMS and refused keys; no label names a tenant, an object or a key."""
     keyring = KeyringAdmin(tmp_path / "keyring" / "keyring.json", tmp_path / "keyring" / "root.key", SystemClock())
-    settings = {"metrics_listen": "127.0.0.1:0", "lease_refresh": 0.05, "lease_bound": 0.1, "key_probe_interval": 3600}
+    settings = {"metrics_listen": "127.0.0.1:0", "lease_refresh": 0.05, "lease_bound": 30, "key_probe_interval": 3600}
     with capture_logs() as log:
         async with serving(tmp_path, **settings) as server:
             [address] = [line["address"] for line in log if line["event"] == "serving_metrics"]

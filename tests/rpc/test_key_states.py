@@ -1,6 +1,6 @@
 """The customer's switch through a real channel: a key that may not be used stops Put, Get and Export, running ones too.
 
-Leases here live for a tenth of a second, so that a test need not wait for the minute of the default.
+Leases here are renewed at nearly every use, so that a test need not wait for the half minute of the default.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,7 +51,7 @@ DATA = content(24 * MIB)  # more than is read ahead
 async def customer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Customer]:
     """With an object stored."""
     data_dir = tmp_path_factory.mktemp("data")
-    async with customer_of_a_server(data_dir, lease_refresh=0.05, lease_bound=0.1) as customer:
+    async with customer_of_a_server(data_dir, lease_refresh=0.05, lease_bound=30) as customer:
         await put(customer.server, TENANT, "key", DATA, size=len(DATA))
         yield customer
 
