@@ -3,6 +3,7 @@
 Leases here are renewed at nearly every use, so that a test need not wait for the half minute of the default.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -184,3 +185,16 @@ async def test_a_customer_can_always_delete(customer: Customer) -> None:
     await refused(lambda: stat(server))
     await server.storage.Delete(DeleteRequest(tenant_id=TENANT, key="key"))
     assert server.stored(TENANT) == []
+
+
+async def test_a_switch_at_any_moment_is_told(customer: Customer) -> None:
+    """Also where KMS refuses while the first message is on its way: no call is left without its status."""
+    server, keyring, arn = customer
+    for number in range(40):
+        key = f"small {number}"
+        keyring.enable(arn)
+        await put(server, TENANT, key, b"x" * 1000)
+        await get(server, TENANT, key)
+        keyring.disable(arn)
+        async with asyncio.timeout(20):
+            assert (await refused(lambda key=key: get(server, TENANT, key))).reason == "KMS_KEY_DISABLED"

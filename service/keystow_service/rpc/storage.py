@@ -81,6 +81,7 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         progress = LatestProgress()
 
         async def tell(latest: Progress) -> None:
+            await self._expect_client(context)  # as in _hand_out: telling is given up when the Put fails
             await context.write(translate.put_progress(latest))
 
         async with (
@@ -117,10 +118,6 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         in_use = KeyInUse()
         async with aclosing(self._objects.export(translate_export.command(request, call.caller), in_use)) as pieces:
             async for piece in pieces:
-                if not call.bytes_out:
-                    # Apart from the first chunk: while that waits to be read, no status could be sent (grpc.aio would
-                    # send the metadata with it again).
-                    await self._expect_client(context)
                 await self._hand_out(context, piece, translate_export.response(piece, call), in_use)
 
     async def Stat(self, request: storage_pb2.StatRequest, context: Context) -> storage_pb2.StatResponse:
@@ -216,6 +213,10 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
     async def _hand_out(self, context: Context, piece: object, message: Message, in_use: KeyInUse) -> None:
         """What stands under a key."""
         call = current_call.get()
+        if not call.bytes_out:
+            # Apart from the first message: while both are on their way no status can be sent (grpc.aio would send the
+            # metadata with it again), and the client would wait for one until its deadline.
+            await self._expect_client(context)
         if isinstance(piece, Chunk):
             call.hands_out()
         with in_use.waiting():
