@@ -5,6 +5,7 @@ Leases here are renewed at nearly every use, so that a test need not wait for th
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -197,4 +198,4 @@ async def test_a_switch_at_any_moment_is_told(customer: Customer) -> None:
         await get(server, TENANT, key)
         keyring.disable(arn)
         async with asyncio.timeout(20):
-            assert (await refused(lambda key=key: get(server, TENANT, key))).reason == "KMS_KEY_DISABLED"
+            assert (await refused(partial(get, server, TENANT, key))).reason == "KMS_KEY_DISABLED"
