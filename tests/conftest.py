@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+# With gRPC's own care for forks, a child that is forked only to become another program can die of it.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+
 pytest.register_assert_rewrite("rpc.wire")
 
 
