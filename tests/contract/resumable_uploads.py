@@ -5,7 +5,7 @@ A store joins as with ObjectStoreContract.
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,10 +19,13 @@ from keystow_service.ports import (
     ConditionFailed,
     Matches,
     ObjectStore,
+    OutcomeUnknown,
+    Permit,
     ResumableUpload,
     StoredObject,
     UnfinishedUpload,
     WriteCondition,
+    always,
 )
 
 _ABSENT = Absent()
@@ -59,9 +62,9 @@ class Client:
         for number in numbers:
             await upload.write(bytearray(self._parts[number - 1]))
 
-    async def commit(self, upload: ResumableUpload) -> StoredObject:
+    async def commit(self, upload: ResumableUpload, permit: Permit = always) -> StoredObject:
         """With the last part."""
-        return await upload.commit(bytearray(self._parts[-1]))
+        return await upload.commit(bytearray(self._parts[-1]), permit)
 
     async def interrupted(self, store: ObjectStore, count: int) -> PartChain:
         """Begin, write so many parts, and go when they are durable; their chain."""
@@ -203,7 +206,10 @@ class ResumableUploadContract:
             refusals = (*refusals, StoreUnavailableError)
 
         async def end(client: Client, elsewhere: ObjectStore) -> bool:
-            upload = await client.resume(elsewhere, chain, first.upload_id)
+            try:
+                upload = await client.resume(elsewhere, chain, first.upload_id)
+            except UploadExpiredError:  # the other one has committed already
+                return False
             try:
                 await client.finish(upload, 1)
             except refusals:
@@ -219,6 +225,32 @@ class ResumableUploadContract:
         committed = [data for data, ended in zip(whole, ends, strict=True) if ended]
         assert len(committed) <= 1
         assert list(place.contents().values()) == committed
+
+    async def test_another_writer_commits_just_before(self, place: Place) -> None:
+        """Of two whose parts have all arrived, the later one is not told that its bytes are stored: they are not.
+
+        S3 answers the second Complete of an upload as it did the first, whatever parts that names. A store may refuse
+        the earlier one, too.
+        """
+        before, late, early = (Client(place, 3, seed=seed) for seed in range(3))
+        chain = await before.interrupted(place.store, 1)
+        refusals = (UploadSupersededError, UploadExpiredError, ConditionFailed, OutcomeUnknown)
+        stored = {}
+        async with place.another() as elsewhere:
+            late_upload = await late.resume(place.store, chain, before.upload_id)
+            early_upload = await early.resume(elsewhere, chain, before.upload_id)
+
+            async def commit_early() -> None:
+                with suppress(UploadSupersededError):
+                    await early.finish(early_upload, 1)
+                    stored[NAME] = before.data[: place.part_size] + early.data[place.part_size :]
+
+            await late.write(late_upload, range(2, 3))
+            with pytest.raises(refusals):
+                await late.commit(late_upload, commit_early)
+            await late_upload.stop()
+            await early_upload.stop()
+        assert place.contents() == stored
 
     # --- The end of an upload ---------------------------------------------------------------------------------------
 

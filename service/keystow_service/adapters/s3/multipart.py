@@ -2,6 +2,8 @@
 
 Only Complete makes anything visible, and it is sent again only after an answer that says that it was not carried out.
 An answer that never came, or that what stands under the name does not bear out, is OutcomeUnknown: the caller looks.
+An answer alone is not proof where another may have committed the same upload: S3 answers every Complete of an upload
+after the first as it did that, whatever parts they name.
 """
 
 import asyncio
@@ -11,10 +13,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from keystow_service.adapters.in_flight import InFlight
-from keystow_service.adapters.s3.bucket import Bucket, meaning, pinned
+from keystow_service.adapters.s3.bucket import Bucket, meaning
 from keystow_service.adapters.s3.commit import arguments, commit_answers, expired, superseded
 from keystow_service.adapters.s3.faults import NO_SUCH_UPLOAD, S3Fault
 from keystow_service.adapters.s3.listing import endless
+from keystow_service.adapters.s3.reading import RangedRead
 from keystow_service.adapters.s3.retry import COMPLETE
 from keystow_service.envelope.part_chain import PartChain
 from keystow_service.errors import StoreUnavailableError
@@ -29,6 +32,7 @@ if TYPE_CHECKING:  # the stubs are a development dependency
     )
 
 _ABORT_ATTEMPTS = 4
+_TAIL = 128  # bytes; of an object its footer, which no other writer seals alike
 
 
 class _Algorithm(TypedDict, total=False):
@@ -46,7 +50,10 @@ class MultipartUpload:
         condition: WriteCondition,
         parts_in_flight: int,
         on_part: PartObserver,
+        *,
+        shared: bool,
     ) -> None:
+        """``shared`` says that others may go on with the upload, too."""
         self.id = upload_id
         self._bucket = bucket
         self._name = name
@@ -58,6 +65,8 @@ class MultipartUpload:
         self._size = 0  # bytes of the begun parts
         self._parts: dict[int, CompletedPartTypeDef] = {}
         self._asked_to_complete = False
+        # versitygw 1.8.0 answers 200 for an upload that is gone, as long as any object stands there.
+        self._confirms = shared or bucket.confirm_complete
 
     async def take_over(self, parts: PartChain) -> None:
         """See ObjectStore.resume."""
@@ -114,26 +123,25 @@ class MultipartUpload:
                     raise
                 # Asked before without an answer, that may have been carried out, and have ended the upload.
                 raise (expired() if first else OutcomeUnknown()) from None
-        if self._bucket.confirm_complete:
-            await self._confirm(answer["ETag"])
-        return StoredObject(self._name, answer["ETag"], self._size + len(last), datetime.now(UTC))
+        stored = StoredObject(self._name, answer["ETag"], self._size + len(last), datetime.now(UTC))
+        if self._confirms:
+            await self._confirm(stored, last[-_TAIL:])
+        return stored
 
     async def stop(self) -> None:
         """See the port."""
         self._in_flight.cancel()
         await self._in_flight.ended()
 
-    async def _confirm(self, etag: str) -> None:
-        """Raises OutcomeUnknown unless this content stands under the name.
-
-        versitygw 1.8.0 answers 200 for an upload that is gone, as long as any object stands there.
-        """
+    async def _confirm(self, stored: StoredObject, tail: bytearray) -> None:
+        """Raises OutcomeUnknown unless what stands under the name ends as this writer's last part does."""
+        ending = RangedRead(self._bucket, self._name, stored.size - len(tail), len(tail), stored.etag)
         try:
-            await self._bucket.repeat(
-                lambda: self._bucket.client.head_object(Bucket=self._bucket.name, Key=self._key, **pinned(etag))
-            )
+            found = await self._bucket.repeat(ending.attempt)
         except S3Fault:
             raise OutcomeUnknown from None
+        if found.object.size != stored.size or found.data != tail:
+            raise OutcomeUnknown
 
     def _send(self, number: int, part: bytearray) -> None:
         self._in_flight.add(number, asyncio.create_task(self._upload(number, part)), len(part))

@@ -48,13 +48,13 @@ class S3Store:
     async def begin_resumable(self, name: str, condition: WriteCondition, on_part: PartObserver) -> MultipartUpload:
         """See the port."""
         upload_id = await create(self._bucket, name)
-        return MultipartUpload(self._bucket, name, upload_id, condition, self._parts_in_flight, on_part)
+        return MultipartUpload(self._bucket, name, upload_id, condition, self._parts_in_flight, on_part, shared=True)
 
     async def resume(
         self, name: str, condition: WriteCondition, upload_id: str, parts: PartChain, on_part: PartObserver
     ) -> MultipartUpload:
         """See the port."""
-        upload = MultipartUpload(self._bucket, name, upload_id, condition, self._parts_in_flight, on_part)
+        upload = MultipartUpload(self._bucket, name, upload_id, condition, self._parts_in_flight, on_part, shared=True)
         await upload.take_over(parts)
         return upload
 

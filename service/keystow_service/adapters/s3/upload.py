@@ -64,7 +64,13 @@ class S3Upload:
     async def _create(self) -> MultipartUpload:
         upload_id = await create(self._bucket, self._name)
         return MultipartUpload(
-            self._bucket, self._name, upload_id, self._condition, self._parts_in_flight, lambda *_: None
+            self._bucket,
+            self._name,
+            upload_id,
+            self._condition,
+            self._parts_in_flight,
+            lambda *_: None,
+            shared=False,
         )
 
     async def _put(self, data: bytearray, permit: Permit) -> StoredObject:
