@@ -5,11 +5,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any, TypeAlias
+
+import grpc
 
 from keystow_service.audit import Action, KeyUses, RpcEnded
 from keystow_service.errors import RequestInvalidError
 from keystow_service.model import ANONYMOUS, MAX_KEY_SIZE, Caller, TenantId
 from keystow_service.rpc import translate
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Around every keystow RPC: readable requests, one status with its reason, one log line, one audit record.
+"""Around every keystow RPC: one status with its reason, one log line, one audit record.
 
 Nothing but the statuses of ``status.py`` leaves here: requests that do not parse become REQUEST_INVALID, exceptions
 without a name become INTERNAL with a request id, and the texts of either stay inside. Cancellation is passed on.
@@ -16,10 +16,8 @@ from typing import Any, TypeAlias
 
 import grpc
 import structlog
-from google.protobuf.message import Message
 from grpc_status import rpc_status
 
-from keystow.v1 import storage_pb2
 from keystow_service.acting import Acting, acting
 from keystow_service.audit import KeysUsed
 from keystow_service.errors import (
@@ -31,55 +29,26 @@ from keystow_service.errors import (
     KmsUnavailableError,
     OverloadedError,
     ProviderCredentialsError,
-    RequestInvalidError,
     ShuttingDownError,
     StreamStalledError,
     Violation,
 )
 from keystow_service.model import Caller
 from keystow_service.ports import AuditLog
-from keystow_service.rpc.call import Call, current_call
-from keystow_service.rpc.field_size import field_size
+from keystow_service.rpc.call import Call, Context, current_call
 from keystow_service.rpc.key_uses import KeyUseTally
+from keystow_service.rpc.requests import reading_one, tolerant
 from keystow_service.rpc.reset import reset_call
 from keystow_service.rpc.status import STATUS, to_status
 from keystow_service.rpc.tls import caller_of
 
 log = structlog.get_logger(__name__)
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Identify: TypeAlias = Callable[[Mapping[str, Iterable[bytes]]], Caller]
 
 
-_MAX_HEADER = 128 * 1024  # bytes; the largest that is valid has a tenth of it
-# By the name of the RPC, the number of the header in its requests.
-_HEADERS = {
-    "Put": storage_pb2.PutRequest.HEADER_FIELD_NUMBER,
-    "PutSmall": storage_pb2.PutSmallRequest.HEADER_FIELD_NUMBER,
-}
 _SHORT_PATIENCE = 1.0  # seconds
 _LEAVE_SOON = (KeyRefusal, KmsUnavailableError, KmsThrottledError, ProviderCredentialsError, StreamStalledError)
-
-
-class Unreadable:
-    """Stands for a message that is not valid protobuf or not valid UTF-8."""
-
-
-class Oversized:
-    """Stands for a message that was not parsed, because its header is too large."""
-
-
-def readable(message: object) -> Any:
-    """The message itself. Raises RequestInvalidError for an Unreadable or Oversized."""
-    if isinstance(message, Oversized):
-        problem = f"has more than {_MAX_HEADER} bytes: shorten its key or its metadata"
-        raise RequestInvalidError(f"The request's header {problem}.", violations=[Violation("header", problem)])
-    if isinstance(message, Unreadable):
-        raise RequestInvalidError(
-            "The request is not a valid message: broken protobuf, or text that is not UTF-8.",
-            violations=[Violation("", "not a valid message")],
-        )
-    return message
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -173,24 +142,13 @@ class _CallsUnderWay:
 def _wrap(
     handler: Any, name: str, calls: _CallsUnderWay, audit: AuditLog, stall_timeout: float, identify: Identify
 ) -> Any:
-    parse = handler.request_deserializer
-    header = _HEADERS.get(name)
-
-    def deserialize(data: bytes) -> Message | Unreadable | Oversized:
-        try:
-            if header is not None and len(data) > _MAX_HEADER and field_size(data, header) > _MAX_HEADER:
-                return Oversized()
-            message: Message = parse(data)
-        except Exception:  # noqa: BLE001 - whatever the parser says, its text may quote the request
-            return Unreadable()
-        return message
-
     one_request = handler.unary_unary or handler.unary_stream
-    stream = _reading_one(one_request, stall_timeout) if one_request else handler.stream_stream
+    stream = reading_one(one_request, stall_timeout) if one_request else handler.stream_stream
 
     async def with_stream(requests: Any, context: Context) -> None:
         await _conduct(name, context, calls, audit, stall_timeout, identify, lambda _: stream(requests, context))
 
+    deserialize = tolerant(handler.request_deserializer, name)
     return grpc.stream_stream_rpc_method_handler(with_stream, deserialize, handler.response_serializer)
 
 
@@ -203,7 +161,7 @@ def _count(handler: Any, calls: _CallsUnderWay, stall_timeout: float) -> Any:
             try:
                 calls.admit()
                 if one_request:
-                    await _reading_one(one_request, stall_timeout)(requests, context)
+                    await reading_one(one_request, stall_timeout)(requests, context)
                 else:
                     async with aclosing(handler.stream_stream(requests, context)) as responses:
                         async for response in responses:
@@ -212,35 +170,6 @@ def _count(handler: Any, calls: _CallsUnderWay, stall_timeout: float) -> Any:
                 await context.abort(STATUS[type(error)], error.message)
 
     return grpc.stream_stream_rpc_method_handler(stream, handler.request_deserializer, handler.response_serializer)
-
-
-def _reading_one(answer: Any, stall_timeout: float) -> Any:
-    """A method of one request, as one of streams: on the wire they are the same.
-
-    grpc.aio calls a method of one request only once that is there as a whole, and waits for it without end: until then
-    such a call would count nowhere, and hold up to a message's bytes for as long as its client likes.
-    """
-
-    async def stream(_: Any, context: Context) -> None:
-        try:
-            async with asyncio.timeout(stall_timeout):
-                request = await context.read()
-        except TimeoutError:
-            raise StreamStalledError(f"The client sent no request for {stall_timeout:.0f} s. Call again.") from None
-        if request is grpc.aio.EOF:
-            raise RequestInvalidError("The call ended without a request.", violations=[Violation("", "is missing")])
-        message = readable(request)
-        if (call := current_call.get(None)) is not None:
-            call.concerns(tenant_id=_field(message, "tenant_id"), key=_field(message, "key"))
-        response = await answer(message, context)
-        if response is not None:
-            try:
-                async with asyncio.timeout(stall_timeout):
-                    await context.write(response)
-            except TimeoutError:
-                raise StreamStalledError(f"The client read nothing for {stall_timeout:.0f} s. Call again.") from None
-
-    return stream
 
 
 async def _conduct(
@@ -271,8 +200,8 @@ async def _conduct(
         except Exception as error:  # noqa: BLE001 - unmapped exceptions would reach the client as text
             unexpected = InternalError(f"The service failed unexpectedly. Search its log for {call.request_id}.")
             # When a client leaves, grpc.aio cancels its call; but a message under way may fail before that.
-            if isinstance(error, grpc.aio.InternalError) and not await _end(context, call, unexpected, stall_timeout):
-                raise asyncio.CancelledError from None
+            if isinstance(error, grpc.aio.InternalError):
+                await _end(context, call, unexpected, stall_timeout)
             failure = unexpected
             log.error("unexpected_exception", request_id=call.request_id, method=name, **_whereabouts(error))  # noqa: TRY400 - its text may hold secrets
         finally:
@@ -306,39 +235,32 @@ async def _conduct(
         return None
 
 
-async def _end(context: Context, call: Call, failure: KeystowError, stall_timeout: float) -> bool:
-    """End the call with its status. False if its client was gone before.
+async def _end(context: Context, call: Call, failure: KeystowError, stall_timeout: float) -> None:
+    """End the call with its status. Raises CancelledError if no status can reach its client.
 
     The status waits behind what the client has not read yet. If that takes too long the call is reset, and its client
     sees CANCELLED without more. After the key's end what was sent under it is to be gone soon; and who has stalled once
-    is not waited for again.
+    is not waited for again. A status that cannot be sent also ends in a reset: a client that is still there would wait.
     """
-    if not context.done():
-        status = to_status(failure, request_id=call.request_id, about=call.about)
-        patience = min(_SHORT_PATIENCE, stall_timeout) if isinstance(failure, _LEAVE_SOON) else stall_timeout
-        try:
-            async with asyncio.timeout(patience):
-                await context.abort_with_status(rpc_status.to_status(status))
-        except grpc.aio.AbortError as sent:  # so grpc.aio says it, and keeps that with the call
-            sent.__traceback__ = None  # which holds this frame, and that the call
-        except grpc.aio.InternalError:
-            return False
-        except TimeoutError:
-            if not reset_call():
-                log.warning("call_not_reset", request_id=call.request_id)
-            raise asyncio.CancelledError from None
-    return True
+    if context.done():
+        raise asyncio.CancelledError
+    status = to_status(failure, request_id=call.request_id, about=call.about)
+    patience = min(_SHORT_PATIENCE, stall_timeout) if isinstance(failure, _LEAVE_SOON) else stall_timeout
+    try:
+        async with asyncio.timeout(patience):
+            await context.abort_with_status(rpc_status.to_status(status))
+    except grpc.aio.AbortError as sent:  # so grpc.aio says it, and keeps that with the call
+        sent.__traceback__ = None  # which holds this frame, and that the call
+    except (TimeoutError, grpc.aio.InternalError):
+        if not reset_call() and not context.done():
+            log.warning("call_not_reset", request_id=call.request_id)
+        raise asyncio.CancelledError from None
 
 
 def _deadline(context: Context) -> float:
     """In the running loop's time."""
     remaining = context.time_remaining()
     return float("inf") if remaining is None else asyncio.get_running_loop().time() + remaining
-
-
-def _field(message: Any, name: str) -> str:
-    value = getattr(message, name, "")
-    return value if isinstance(value, str) else ""
 
 
 def _whereabouts(error: BaseException) -> dict[str, object]:

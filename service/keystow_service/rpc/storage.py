@@ -31,9 +31,9 @@ from keystow_service.objects.put import PutObject
 from keystow_service.objects.resume import AbortPut, ResumePut
 from keystow_service.objects.stat import StatObject
 from keystow_service.rpc import page_token, translate, translate_export
-from keystow_service.rpc.call import current_call
-from keystow_service.rpc.interceptors import Context, readable
+from keystow_service.rpc.call import Context, current_call
 from keystow_service.rpc.progress import telling
+from keystow_service.rpc.requests import read, readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
         progress = LatestProgress()
 
         async def tell(latest: Progress) -> None:
-            await self._expect_client(context)  # as in _hand_out: telling is given up when the Put fails
+            await self._send_metadata(context)
             await context.write(translate.put_progress(latest))
 
         async with (
@@ -190,18 +190,20 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
                     raise _out_of_order("After its header a Put takes chunks and then PutFinish, nothing else.")
 
     async def _receive(self, context: Context) -> storage_pb2.PutRequest:
-        async with self._stall_timeout("sent"):
-            message = await context.read()
+        try:
+            message = await read(context, self._limits.stall_timeout)
+        except TimeoutError:
+            raise self._stalled("sent") from None
         if message is grpc.aio.EOF:
-            await self._expect_client(context)
             raise _out_of_order("The stream ended without PutFinish; nothing was stored.")
         request: storage_pb2.PutRequest = readable(message)
         return request
 
-    async def _expect_client(self, context: Context) -> None:
-        """Fail as any message does if the client is gone: reading takes that for the end of its messages.
+    async def _send_metadata(self, context: Context) -> None:
+        """Once, and apart from the first message; never left half done.
 
-        Never left half done: while metadata is being sent, grpc.aio cannot send a status.
+        While metadata is on its way no status can be sent (grpc.aio would send the metadata with it again), and the
+        client would wait for one until its deadline.
         """
         sending = asyncio.ensure_future(context.send_initial_metadata(()))
         try:
@@ -209,14 +211,13 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
                 await asyncio.shield(sending)
         finally:
             await asyncio.gather(sending, return_exceptions=True)
+            del sending  # whose exception's traceback holds this frame, and that the call
 
     async def _hand_out(self, context: Context, piece: object, message: Message, in_use: KeyInUse) -> None:
         """What stands under a key."""
         call = current_call.get()
         if not call.bytes_out:
-            # Apart from the first message: while both are on their way no status can be sent (grpc.aio would send the
-            # metadata with it again), and the client would wait for one until its deadline.
-            await self._expect_client(context)
+            await self._send_metadata(context)
         if isinstance(piece, Chunk):
             call.hands_out()
         with in_use.waiting():
@@ -234,10 +235,13 @@ class StorageService(storage_pb2_grpc.StorageServiceServicer):
             async with asyncio.timeout(self._limits.stall_timeout):
                 yield
         except TimeoutError:
-            raise StreamStalledError(
-                f"The client {deed} nothing for {self._limits.stall_timeout:.0f} s. Keep the stream moving: "
-                "an empty Chunk keeps a slow Put alive."
-            ) from None
+            raise self._stalled(deed) from None
+
+    def _stalled(self, deed: str) -> StreamStalledError:
+        return StreamStalledError(
+            f"The client {deed} nothing for {self._limits.stall_timeout:.0f} s. Keep the stream moving: "
+            "an empty Chunk keeps a slow Put alive."
+        )
 
 
 async def _whole(chunk: Chunk) -> AsyncGenerator[Chunk | Finish, None]:

@@ -14,7 +14,7 @@ from keystow_service.keys.onboarding import CheckCommand, CheckKey, RegisterComm
 from keystow_service.model import DataCenter, KeyHealth, KeyManagement, Tenant
 from keystow_service.ports import TenantRegistry
 from keystow_service.rpc import page_token, translate
-from keystow_service.rpc.interceptors import Context
+from keystow_service.rpc.call import Context
 
 _MAX_DISPLAY_NAME = 200
 _DISPLAY_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f]*")
