@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import structlog
@@ -37,7 +37,7 @@ from keystow_service.model import Caller
 from keystow_service.ports import AuditLog
 from keystow_service.rpc.call import Call, Context, current_call
 from keystow_service.rpc.key_uses import KeyUseTally
-from keystow_service.rpc.requests import reading_one, tolerant
+from keystow_service.rpc.requests import DEPARTURE, reading_one, tolerant
 from keystow_service.rpc.reset import reset_call
 from keystow_service.rpc.status import STATUS, to_status
 from keystow_service.rpc.tls import caller_of
@@ -198,11 +198,10 @@ async def _conduct(
         except KeystowError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - unmapped exceptions would reach the client as text
-            unexpected = InternalError(f"The service failed unexpectedly. Search its log for {call.request_id}.")
-            # When a client leaves, grpc.aio cancels its call; but a message under way may fail before that.
             if isinstance(error, grpc.aio.InternalError):
-                await _end(context, call, unexpected, stall_timeout)
-            failure = unexpected
+                # When a client leaves, grpc.aio cancels its call; but a message under way may fail before that.
+                await asyncio.sleep(DEPARTURE)
+            failure = InternalError(f"The service failed unexpectedly. Search its log for {call.request_id}.")
             log.error("unexpected_exception", request_id=call.request_id, method=name, **_whereabouts(error))  # noqa: TRY400 - its text may hold secrets
         finally:
             code, reason = (STATUS[type(failure)].name, failure.reason) if failure else (code, "")
@@ -242,8 +241,6 @@ async def _end(context: Context, call: Call, failure: KeystowError, stall_timeou
     sees CANCELLED without more. After the key's end what was sent under it is to be gone soon; and who has stalled once
     is not waited for again. A status that cannot be sent also ends in a reset: a client that is still there would wait.
     """
-    if context.done():
-        raise asyncio.CancelledError
     status = to_status(failure, request_id=call.request_id, about=call.about)
     patience = min(_SHORT_PATIENCE, stall_timeout) if isinstance(failure, _LEAVE_SOON) else stall_timeout
     try:
@@ -251,10 +248,17 @@ async def _end(context: Context, call: Call, failure: KeystowError, stall_timeou
             await context.abort_with_status(rpc_status.to_status(status))
     except grpc.aio.AbortError as sent:  # so grpc.aio says it, and keeps that with the call
         sent.__traceback__ = None  # which holds this frame, and that the call
-    except (TimeoutError, grpc.aio.InternalError):
-        if not reset_call() and not context.done():
-            log.warning("call_not_reset", request_id=call.request_id)
-        raise asyncio.CancelledError from None
+    except TimeoutError:
+        _reset(call)
+    except grpc.aio.InternalError:
+        await asyncio.sleep(DEPARTURE)  # most often the client has left
+        _reset(call)
+
+
+def _reset(call: Call) -> NoReturn:
+    if not reset_call():
+        log.warning("call_not_reset", request_id=call.request_id)
+    raise asyncio.CancelledError from None
 
 
 def _deadline(context: Context) -> float:

@@ -18,7 +18,7 @@ _HEADERS = {
     "Put": storage_pb2.PutRequest.HEADER_FIELD_NUMBER,
     "PutSmall": storage_pb2.PutSmallRequest.HEADER_FIELD_NUMBER,
 }
-_DEPARTURE = 0.25  # seconds within which grpc.aio has seen that a client has left
+DEPARTURE = 0.25  # seconds within which grpc.aio has seen that a client has left
 
 
 class Unreadable:
@@ -67,7 +67,7 @@ async def read(context: Context, patience: float) -> Any:
     async with asyncio.timeout(patience):
         message = await context.read()
     if message is grpc.aio.EOF:
-        await asyncio.sleep(_DEPARTURE)
+        await asyncio.sleep(DEPARTURE)
     return message
 
 
