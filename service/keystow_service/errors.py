@@ -378,7 +378,7 @@ class UploadExpiredError(KeystowError):
 
 
 class UploadSupersededError(KeystowError):
-    """Another stream has continued this upload, and owns it."""
+    """Another stream has replaced parts of this upload: who went on with it, or one that broke, with a late part."""
 
     reason = "UPLOAD_SUPERSEDED"
     recovery = Recovery.NONE

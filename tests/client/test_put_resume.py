@@ -174,12 +174,20 @@ async def test_only_what_can_begin_anew_does(client: AsyncClient, server: Script
 
 
 async def test_an_upload_that_another_owns_is_left_alone(client: AsyncClient, server: ScriptedServer) -> None:
-    """UPLOAD_SUPERSEDED is raised at once, and the other's upload not discarded."""
+    """Where somebody else may know the upload, UPLOAD_SUPERSEDED is raised at once, and it is not discarded."""
     server.storage.next("Put", cut(server, 4), SUPERSEDED)
     with pytest.raises(KeystowError) as failure:
-        await client.put("acme", "k", BIG, resumable=True)
+        await client.put("acme", "k", BIG, resumable=True, on_upload_progress=lambda _: None)
     assert (failure.value.reason, failure.value.attempts) == ("UPLOAD_SUPERSEDED", 2)
     assert not server.storage.requests["AbortPut"]
+
+
+async def test_an_upload_that_nobody_else_knows_is_begun_anew(client: AsyncClient, server: ScriptedServer) -> None:
+    """Then it was a part of its own broken stream that arrived late, and took a newer one's place."""
+    server.storage.next("Put", cut(server, 4), SUPERSEDED)
+    await client.put("acme", "k", BIG, resumable=True)
+    assert server.storage.objects["acme", "k"].data == BIG
+    assert not server.storage.uploads
 
 
 async def test_a_changed_file_is_not_continued(client: AsyncClient, server: ScriptedServer, tmp_path: Path) -> None:

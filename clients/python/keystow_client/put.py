@@ -43,6 +43,11 @@ class Resuming:
     progress: UploadProgress | None = None
     listener: ProgressListener | None = None
 
+    @property
+    def private(self) -> bool:
+        """Whether nobody else can know, and so continue, the upload."""
+        return self.progress is None and self.listener is None
+
     def applies_to(self, header: PutHeader, size: int | None) -> bool:
         """Whether this Put is to be resumable."""
         if self.wanted is not None:
@@ -76,14 +81,16 @@ class Putter:
                 except KeystowError as error:
                     position = upload.persisted_size
                     unsupported = upload.resumable and resuming.wanted is None and error.reason == "NOT_IMPLEMENTED"
-                    if unsupported or error.recovery is Recovery.RESTART:
+                    # By a part of its own broken stream, which arrived late.
+                    superseded = resuming.private and error.reason == "UPLOAD_SUPERSEDED"
+                    anew = unsupported or superseded or error.recovery is Recovery.RESTART
+                    if anew:
                         await self._abandon(upload)
                         upload.restart(resumable=upload.resumable and not unsupported)
-                    helps = upload.can_go_on and (unsupported or error.recovery in FROM_THE_START)
+                    helps = upload.can_go_on and (anew or error.recovery in FROM_THE_START)
                     await retries.pause(error, helps=helps, position=position)
-        except BaseException as error:
-            others = isinstance(error, KeystowError) and error.reason == "UPLOAD_SUPERSEDED"
-            if resuming.listener is None and resuming.progress is None and not others:  # nobody can continue it
+        except BaseException:
+            if resuming.private:
                 await asyncio.shield(self._abandon(upload))
             raise
 
