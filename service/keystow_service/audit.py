@@ -12,6 +12,8 @@ from typing import TypeAlias
 
 from keystow_service.model import KeyArn, KeyState, TenantId
 
+CANCELLED = "CANCELLED"  # the reason of what was broken off; it is no error's
+
 
 class KeyUse(Enum):
     """What a data key is taken for."""

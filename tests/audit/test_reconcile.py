@@ -2,9 +2,9 @@
 
 import gzip
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import pytest
 import pytest_asyncio
 
 from audit.command import audit
-from audit.writing import files_of
+from audit.writing import ARN, action, files_of, kms, write
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF
 from keystow_service.adapters.audit.finding import Finding, Kind
 from keystow_service.adapters.audit.keys import AuditError
 from keystow_service.adapters.audit.reconcile import Reconciliation, Window
+from keystow_service.audit import KmsAttempt
 from rpc.wire import failure, get, put
 from servers.in_process import Server, register
 from servers.kms.faults import Drop, Fault
@@ -27,6 +28,8 @@ from servers.kms.server import faithful_kms
 from servers.kms.service import FaithfulKms
 from servers.kms.sessions import client_of
 from servers.on_kms import serving_on_kms
+
+ROLE = "arn:aws:iam::444455556666:role/keystow"
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -75,6 +78,28 @@ class Found:
     both: Reconciliation
     wrong: Sequence[Finding]
     notes: Sequence[Finding]
+
+
+def event(operation: str, request_id: str, *, tenant: str | None = "acme") -> Mapping[str, object]:
+    """A request by keystow's role, just now, as CloudTrail has it."""
+    return {
+        "eventSource": "kms.amazonaws.com",
+        "eventName": operation,
+        "eventTime": datetime.now(UTC).isoformat(timespec="seconds"),
+        "requestID": request_id,
+        "userIdentity": {"arn": ROLE, "accountId": "444455556666"},
+        "requestParameters": {"encryptionContext": {"keystow:tenant": tenant}} if tenant else {},
+        "resources": [{"ARN": ARN.text}],
+    }
+
+
+def reconciled(directory: Path, *events: Mapping[str, object], principals: Iterable[str] = ()) -> Sequence[Finding]:
+    """What comes of the log in a directory and these events."""
+    trail = directory / "trail.json"
+    trail.write_text(json.dumps({"Records": events}))
+    both = Reconciliation(Window(), set(principals))
+    both.read_audit(files_of(directory), lambda _: None)
+    return [*both.read_cloudtrail([trail], lambda _: None), *both.findings()]
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -176,6 +201,39 @@ async def test_an_answer_that_was_lost(case: Case) -> None:
         context = {**CONTEXT, "keystow:tenant": "umbrella"}
         await thief.generate_data_key(KeyId=key.arn, KeySpec="AES_256", EncryptionContext=context)
     assert [finding.kind for finding in case.reconcile().wrong] == [Kind.UNKNOWN_CALL]
+
+
+async def test_only_ours_can_be_the_unanswered_one(case: Case) -> None:
+    """What another principal does at that moment is an alarm, though it is the same request."""
+    key = case.kms.create_key("umbrella")
+    await register(case.server, "umbrella", key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
+    case.kms.faults.fail_next(Fault(drop=Drop.REQUEST), operation="GenerateDataKey")
+    await put(case.server, "umbrella", "key", b"")  # at the second attempt
+    async with client_of(case.kms, CUSTOMER) as customer:
+        context = {**CONTEXT, "keystow:tenant": "umbrella"}
+        await customer.generate_data_key(KeyId=key.arn, KeySpec="AES_256", EncryptionContext=context)
+    for principals in ([], [PROVIDER_ROLE]):
+        found = case.reconcile(principals=principals)
+        assert ([finding.kind for finding in found.wrong], found.notes) == ([Kind.UNKNOWN_CALL], [])
+        assert f"by {CUSTOMER.arn} from 127.0.0.1" in found.wrong[0].text
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("KMS_UNAVAILABLE", Kind.NO_ANSWER),
+        ("CANCELLED", Kind.NO_ANSWER),
+        ("INTERNAL", Kind.NO_ANSWER),
+        ("PROVIDER_CREDENTIALS", Kind.UNKNOWN_CALL),
+        ("WRAPPED_KEY_INVALID", Kind.UNKNOWN_CALL),
+    ],
+)
+async def test_what_may_have_been_sent(tmp_path: Path, reason: str, kind: Kind) -> None:
+    """An attempt for which there were no credentials was not sent, so no event is its."""
+    lost = KmsAttempt(action(), "Decrypt", ARN, {"keystow:tenant": "acme"}, "", reason, 0.125)
+    await write(tmp_path, [kms(), lost])
+    found = reconciled(tmp_path, event("GenerateDataKey", "kms-request-0"), event("Decrypt", "kms-request-1"))
+    assert [finding.kind for finding in found] == [kind]
 
 
 async def test_what_a_customers_log_lacks(case: Case) -> None:

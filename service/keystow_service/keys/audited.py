@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from keystow_service.acting import acting
-from keystow_service.audit import Action, KmsAttempt
+from keystow_service.audit import CANCELLED, Action, KmsAttempt
 from keystow_service.errors import InternalError, KeystowError
 from keystow_service.model import DataKey, KeyArn, KeyDescription, TenantId
 from keystow_service.ports import TENANT_CONTEXT, AuditLog, EncryptionContext, KeyService
@@ -44,7 +44,7 @@ class AuditedKeyService:
     ) -> _Answer:
         self._audit.admit()
         started = time.monotonic()
-        request_id, reason = "", "CANCELLED"
+        request_id, reason = "", CANCELLED
         try:
             answer = await request()
             request_id, reason = answer.request_id, ""

@@ -17,6 +17,8 @@ from keystow_service.adapters.audit.finding import Finding, Kind
 from keystow_service.adapters.audit.keys import AuditError
 from keystow_service.adapters.audit.line import Entry, parse
 from keystow_service.adapters.audit.source import Line, Progress, lines_of
+from keystow_service.audit import CANCELLED
+from keystow_service.errors import InternalError, KmsUnavailableError
 from keystow_service.ports import TENANT_CONTEXT
 
 # CloudTrail delivers within about 15 minutes, on average 5
@@ -24,6 +26,10 @@ from keystow_service.ports import TENANT_CONTEXT
 _DELIVERY = timedelta(minutes=15)
 _UNANSWERED = timedelta(minutes=1)  # how far an attempt without an answer may be from its event
 _KEYRING_ACCOUNT = "000000000000"
+
+# With one of these, and no id of KMS's, an attempt may have been sent: there was no answer, none that could be read, or
+# nobody waited for it any more. All others are answers, or mean that nothing was sent, as without credentials.
+_MAY_BE_SENT = frozenset({KmsUnavailableError.reason, InternalError.reason, CANCELLED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,7 @@ class Reconciliation:
                     attempt = _attempt(line)
                     if attempt.request_id:
                         self._attempts[attempt.request_id] = attempt
-                    elif f":{_KEYRING_ACCOUNT}:" not in attempt.key:
+                    elif attempt.reason in _MAY_BE_SENT and f":{_KEYRING_ACCOUNT}:" not in attempt.key:
                         self._unanswered.append(attempt)
 
     def read_cloudtrail(self, files: Iterable[Path], progress: Progress) -> Iterator[Finding]:
@@ -104,9 +110,10 @@ class Reconciliation:
         """What is on one side only."""
         self.principals = {role_of(each) for each in self.principals} or self._joined
         for event in sorted(self._unknown, key=lambda event: event.time):
-            if not (self._is_ours(event) or TENANT_CONTEXT in event.context):
+            ours = self._is_ours(event)
+            if not (ours or TENANT_CONTEXT in event.context):
                 self.others += 1
-            elif (attempt := self._take_unanswered(event)) is not None:
+            elif ours and (attempt := self._take_unanswered(event)) is not None:
                 text = f"{_told(event)} is the request that got no answer ({attempt.reason})"
                 yield Finding(Kind.NO_ANSWER, text, attempt.writer, attempt.file, attempt.line)
             elif self.window.holds(event.time):
