@@ -13,7 +13,13 @@ from keystow_service.acting import Acting, acting
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.kms import KmsPatience, open_kms
 from keystow_service.adapters.local_store import open_local_store
-from keystow_service.errors import KmsThrottledError, KmsUnavailableError
+from keystow_service.errors import (
+    KeystowError,
+    KmsKeyDisabledError,
+    KmsKeyPendingDeletionError,
+    KmsThrottledError,
+    KmsUnavailableError,
+)
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook
 from keystow_service.keys.kms_quota import QuotaPolicy, Urgency
@@ -89,6 +95,61 @@ async def test_a_refusal_is_not_asked_for_again(kms: FaithfulKms, tmp_path: Path
         with pytest.raises(Exception, match="does not let the service use"):
             await keys.for_sealing(tenant)
     assert len(kms.requests) == 1
+
+
+async def test_a_refusal_counts_before_it_is_explained(kms: FaithfulKms, tmp_path: Path) -> None:
+    """While DescribeKey is not answered, no use is served from what was proven before; then all are told the reason."""
+    clock = FakeClock()
+    async with data_keys(kms, tmp_path, patience=KmsPatience(explanation=60.0), clock=clock) as keys:
+        tenant = tenant_of(kms)
+        sealing = await keys.for_sealing(tenant)
+        wrapped = sealing.data_key.wrapped
+        opening = await keys.for_opening(tenant, wrapped)
+        gate = kms.faults.hold("DescribeKey")
+        kms[tenant.key_arn.text].schedule_deletion()
+        clock.advance(LeasePolicy().refresh)
+        await sealing.hold()
+        await gate.until(held=1)
+        assert not sealing.confirmed()
+        assert not opening.confirmed()
+        deeds = (sealing.hold(), opening.hold(), keys.for_sealing(tenant), keys.for_opening(tenant, wrapped))
+        uses = [asyncio.create_task(use) for use in deeds]
+        await gate.until(held=2)  # GenerateDataKey and Decrypt were refused
+        assert not any(use.done() for use in uses)
+        gate.open()
+        ends = await asyncio.gather(*uses, return_exceptions=True)
+    assert [type(end) for end in ends] == [KmsKeyPendingDeletionError] * len(uses)
+    assert all(isinstance(end, KeystowError) and "deletion_time" in end.details for end in ends)
+
+
+async def test_what_is_explained_late_ends_no_newer_lease(kms: FaithfulKms, tmp_path: Path) -> None:
+    """A key that was enabled, and has proven so, while its refusal was looked into, stays in use."""
+    clock = FakeClock()
+    async with data_keys(kms, tmp_path, patience=KmsPatience(explanation=60.0), clock=clock) as keys:
+        tenant = tenant_of(kms)
+        sealing = await keys.for_sealing(tenant)
+        gate = kms.faults.hold("DescribeKey")
+        kms[tenant.key_arn.text].disable()
+        clock.advance(LeasePolicy().refresh)
+        await sealing.hold()
+        await gate.until(held=1)
+        kms[tenant.key_arn.text].enable()
+        opening = await keys.for_opening(tenant, sealing.data_key.wrapped)
+        refused = asyncio.create_task(sealing.hold())
+        gate.open()
+        with pytest.raises(KmsKeyDisabledError):
+            await refused
+        assert opening.confirmed()
+
+
+async def test_a_call_without_time_for_the_reason_is_told_the_refusal(kms: FaithfulKms, tmp_path: Path) -> None:
+    """Not that KMS did not answer."""
+    async with data_keys(kms, tmp_path, patience=KmsPatience(explanation=60.0)) as keys:
+        tenant = tenant_of(kms)
+        kms[tenant.key_arn.text].disable()
+        kms.faults.hold("DescribeKey")
+        with pytest.raises(KmsKeyDisabledError):
+            await within(0.6, keys, tenant)
 
 
 async def test_a_call_is_told_before_its_deadline(kms: FaithfulKms, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """A refusal of AWS KMS, explained: which state of the key it is about, and until when it can be undone.
 
 A key pending deletion answers with either of two exceptions, and neither says the date; so the key is described. That
-is a request to KMS of its own: it goes through the KeyService as every other does.
+is a request to KMS of its own: it goes through the KeyService as every other does. The lease does not wait for it.
 """
 
 import asyncio
 from collections.abc import Awaitable
+from copy import copy
 from typing import TypeVar
 
 import structlog
@@ -20,6 +21,8 @@ from keystow_service.errors import (
     KmsKeyStoreUnavailableError,
     KmsKeyTransitioningError,
 )
+from keystow_service.keys.sending import on_refusal
+from keystow_service.keys.trouble import trouble
 from keystow_service.model import DataKey, KeyArn, KeyDescription
 from keystow_service.ports import EncryptionContext, KeyService
 
@@ -40,7 +43,7 @@ class ExplainedKms:
     """A KeyService in front of another."""
 
     def __init__(self, kms: KeyService, patience: float) -> None:
-        """``patience`` in seconds: a refusal must end the lease at once, so there is little time to explain it."""
+        """``patience`` in seconds: somebody waits to be told of the refusal."""
         self._kms = kms
         self._patience = patience
 
@@ -61,6 +64,8 @@ class ExplainedKms:
             return await request
         except _ABOUT_THE_STATE as error:
             refusal = error
+        on_refusal.get()(refusal)
+        trouble.get().last = copy(refusal)  # without its traceback, which holds what frames hold
         raise await self._explanation(arn, refusal)
 
     async def _explanation(self, arn: KeyArn, refusal: KeyRefusal) -> KeystowError:

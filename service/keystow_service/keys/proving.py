@@ -9,7 +9,7 @@ import structlog
 
 from keystow_service.errors import KeyRefusal, KeystowError, KmsUnavailableError, WrappedKeyInvalidError
 from keystow_service.keys.lease import Lease, LeasePolicy
-from keystow_service.keys.sending import on_sending
+from keystow_service.keys.sending import on_refusal, on_sending
 from keystow_service.model import DataKey, KeyArn, TenantId
 from keystow_service.ports import Clock, EncryptionContext, KeyService
 
@@ -61,12 +61,11 @@ class Proving:
     async def __call__(self, send: Callable[[], Awaitable[DataKey]]) -> DataKey:
         """What KMS answers to ``send``, once that proves something. Raises what it raises, and KmsUnavailableError."""
         while True:
-            request = _Request(self._lease)
-            before = on_sending.set(request.sent)
+            request = _Request(self._lease, self._refused)
             try:
-                answer = await send()
+                answer = await request.made(send)
             except KeyRefusal as error:
-                self._refused(error)
+                request.refused(error)
                 self._observer.failed(self._key.tenant_id, error)
                 raise
             except WrappedKeyInvalidError:
@@ -77,8 +76,6 @@ class Proving:
                 if named is not None:
                     self._observer.failed(self._key.tenant_id, named)
                 raise
-            finally:
-                on_sending.reset(before)
             if self._lease.prove(request.sending, answer.request_id):
                 self._observer.succeeded(self._key.tenant_id, answer.request_id)
                 if not self._lease.confirmed():
@@ -98,11 +95,27 @@ class Proving:
 class _Request:
     """One request, that may wait and be sent several times: its last sending is what an answer belongs to."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, refused: Callable[[KeyRefusal], None]) -> None:
         self._lease = lease
+        self._close = refused
+        self._closed = False
         self.sending = lease.sending()
 
-    def sent(self) -> None:
+    async def made(self, send: Callable[[], Awaitable[DataKey]]) -> DataKey:
+        sending, refusal = on_sending.set(self._sent), on_refusal.set(self.refused)
+        try:
+            return await send()
+        finally:
+            on_refusal.reset(refusal)
+            on_sending.reset(sending)
+
+    def refused(self, error: KeyRefusal) -> None:
+        """Once: since the refusal came, others may have proven the key anew."""
+        if not self._closed:
+            self._closed = True
+            self._close(error)
+
+    def _sent(self) -> None:
         self.sending = self._lease.sending()
 
 
