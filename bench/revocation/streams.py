@@ -1,9 +1,11 @@
-"""The clients of a trial, each a task that goes on until the service refuses it, and says for what reason."""
+"""The clients of a trial, each a task that goes on until the service refuses it, and says how it ended."""
 
 import asyncio
 import itertools
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
@@ -28,25 +30,32 @@ _PACE = 0.1  # seconds between two chunks of 1 MiB
 _SLOW_PACE = 1.0
 _SMALL = 1_000  # bytes
 
-Client = Callable[[], Coroutine[Any, Any, str]]
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Of one client: for what reason it was refused, how many calls it began, and when it sent each MiB of the last."""
+
+    reason: str
+    calls: int
+    sent_at: Sequence[float] = ()  # seconds since the epoch
 
 
 class Acknowledged(dict[str, bytes]):
     """Objects that the service has said are stored: keys and contents."""
 
 
-async def _until_refused(step: Callable[[int], Coroutine[Any, Any, None]]) -> str:
+async def _until_refused(step: Callable[[int], Coroutine[Any, Any, None]]) -> End:
     for number in itertools.count():
         try:
             await step(number)
         except grpc.RpcError as error:
             if reason := told_by(error).reason:
-                return reason
+                return End(reason, number + 1)
             # A stream that was not read was reset, which looks like the loss of a connection: begin again.
     raise AssertionError
 
 
-async def small_puts(storage: "StorageServiceAsyncStub", tenant_id: str, stored: Acknowledged) -> str:
+async def small_puts(storage: "StorageServiceAsyncStub", tenant_id: str, stored: Acknowledged) -> End:
     """Backups of small objects, one after the other."""
 
     async def step(number: int) -> None:
@@ -58,13 +67,16 @@ async def small_puts(storage: "StorageServiceAsyncStub", tenant_id: str, stored:
     return await _until_refused(step)
 
 
-async def endless_put(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
+async def endless_put(storage: "StorageServiceAsyncStub", tenant_id: str) -> End:
     """A backup that never comes to its end by itself."""
+    sent_at: list[float] = []
 
     async def messages() -> AsyncIterator[PutRequest]:
+        sent_at.clear()
         yield PutRequest(header=_header(tenant_id, f"endless/{uuid.uuid4()}"))
         data = bytes(1 << 20)
         for number in itertools.count():
+            sent_at.append(time.time())
             yield PutRequest(chunk=Chunk(offset=number * len(data), data=data))
             await asyncio.sleep(_PACE)
         yield PutRequest(finish=PutFinish())
@@ -73,10 +85,10 @@ async def endless_put(storage: "StorageServiceAsyncStub", tenant_id: str) -> str
         async for _response in storage.Put(messages()):
             pass
 
-    return await _until_refused(step)
+    return replace(await _until_refused(step), sent_at=sent_at)
 
 
-async def gets(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
+async def gets(storage: "StorageServiceAsyncStub", tenant_id: str) -> End:
     """Restores, one after the other, at a pace."""
 
     async def step(_: int) -> None:
@@ -86,7 +98,7 @@ async def gets(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
     return await _until_refused(step)
 
 
-async def slow_get(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
+async def slow_get(storage: "StorageServiceAsyncStub", tenant_id: str) -> End:
     """A restore whose client reads a message a second, and takes little ahead."""
 
     async def step(_: int) -> None:
@@ -96,7 +108,7 @@ async def slow_get(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
     return await _until_refused(step)
 
 
-async def unread_get(storage: "StorageServiceAsyncStub", tenant_id: str, switched: asyncio.Event, grace: float) -> str:
+async def unread_get(storage: "StorageServiceAsyncStub", tenant_id: str, switched: asyncio.Event, grace: float) -> End:
     """A restore whose client stops to read, until long after the switch."""
 
     async def step(_: int) -> None:
@@ -110,7 +122,7 @@ async def unread_get(storage: "StorageServiceAsyncStub", tenant_id: str, switche
     return await _until_refused(step)
 
 
-async def exports(storage: "StorageServiceAsyncStub", tenant_id: str) -> str:
+async def exports(storage: "StorageServiceAsyncStub", tenant_id: str) -> End:
     """Exports, one after the other, at a pace."""
 
     async def step(_: int) -> None:

@@ -27,14 +27,16 @@ _POLL = 0.05
 class Outcome:
     """Seconds from the switch, and what did not hold."""
 
+    silent: bool  # KMS did not answer for the key any more, so that the bound alone ended the streams
     last_plaintext: float  # to the last plaintext of any stream that was handed to the transport; 0 if none was
     last_stored: float  # to the last acknowledged Put; 0 if none was
+    last_taken: float  # to the last MiB that a running Put took, by when it was sent; 0 if none was
     resumed: float  # from enabling the key until Put, Get and Export worked
     problems: Sequence[str]
 
 
-async def run_trial(world: World, tenant_id: str, bound: float, chance: random.Random) -> Outcome:
-    """With a tenant and a key of its own."""
+async def run_trial(world: World, tenant_id: str, bound: float, chance: random.Random, *, silent: bool) -> Outcome:
+    """With a tenant and a key of its own. If ``silent``, KMS answers nothing for the key while it is disabled."""
     key = world.kms.create_key(tenant_id)
     await world.tenants.RegisterTenant(
         RegisterTenantRequest(
@@ -46,7 +48,8 @@ async def run_trial(world: World, tenant_id: str, bound: float, chance: random.R
         )
     )
     stored = Acknowledged()
-    for name, size in [(BIG, _BIG_SIZE), *((f"first/{number}", 1_000) for number in range(_SMALL_OBJECTS))]:
+    first = [(BIG, _BIG_SIZE), *((f"first/{number}", 1_000) for number in range(_SMALL_OBJECTS))]
+    for name, size in first:
         stored[name] = chance.randbytes(size)
         await streams.put_whole(world.storage, tenant_id, name, stored[name])
     switched = asyncio.Event()
@@ -64,19 +67,23 @@ async def run_trial(world: World, tenant_id: str, bound: float, chance: random.R
     await asyncio.sleep(chance.uniform(0.5, 1 + bound))
     disabled_at = time.time()
     key.disable()
+    gate = world.kms.faults.hold(key.arn) if silent else None
     switched.set()
     async with asyncio.timeout(_TIMEOUT):
-        reasons = await asyncio.gather(*running)
-        ended = await _ended(world, tenant_id, len(running))
-    problems = [f"a stream ended with {reason}" for reason in reasons if reason != "KMS_KEY_DISABLED"]
+        ends = await asyncio.gather(*running)
+        ended = await _ended(world, tenant_id, 1 + len(first) + sum(end.calls for end in ends))
+    expected = "KMS_UNAVAILABLE" if silent else "KMS_KEY_DISABLED"
+    problems = [f"a stream ended with {end.reason}" for end in ends if end.reason != expected]
     handed_out = [at - disabled_at for call in ended if (at := handed_out_at(call)) is not None]
     finished = [
-        _finished_at(call) - disabled_at
+        _ended_at(call) - disabled_at
         for call in ended
         if call["method"] in ("Put", "PutSmall") and call["code"] == "OK"
     ]
     enabled_at = time.time()
     key.enable()
+    if gate is not None:
+        gate.open()
     async with asyncio.timeout(_TIMEOUT):
         await _working(world, tenant_id)
     resumed = time.time() - enabled_at
@@ -85,16 +92,29 @@ async def run_trial(world: World, tenant_id: str, bound: float, chance: random.R
         for name, data in stored.items()
         if await streams.get_whole(world.storage, tenant_id, name) != data
     ]
-    return Outcome(max([0.0, *handed_out]), max([0.0, *finished]), resumed, problems)
+    return Outcome(
+        silent,
+        last_plaintext=max([0.0, *handed_out]),
+        last_stored=max([0.0, *finished]),
+        last_taken=max([0.0, *(at - disabled_at for at in _taken(ends, ended))]),
+        resumed=resumed,
+        problems=problems,
+    )
 
 
-async def _ended(world: World, tenant_id: str, refused: int) -> Sequence[Mapping[str, Any]]:
-    """The log's lines of all the tenant's calls, once so many have failed."""
+async def _ended(world: World, tenant_id: str, count: int) -> Sequence[Mapping[str, Any]]:
+    """The log's lines of all the tenant's calls, of which there were so many."""
     while True:
-        calls = world.calls(tenant_id)
-        if sum(call["code"] != "OK" for call in calls) >= refused:
+        if len(calls := world.calls(tenant_id)) >= count:
             return calls
         await asyncio.sleep(_POLL)
+
+
+def _taken(ends: Sequence[streams.End], ended: Sequence[Mapping[str, Any]]) -> Sequence[float]:
+    """When each MiB was sent that the last refused Put took."""
+    [sent_at] = [end.sent_at for end in ends if end.sent_at]
+    *_, put = (call for call in ended if call["method"] == "Put" and call["code"] != "OK")
+    return sent_at[: put["bytes_in"] >> 20]
 
 
 async def _working(world: World, tenant_id: str) -> None:
@@ -111,5 +131,5 @@ async def _working(world: World, tenant_id: str) -> None:
             return
 
 
-def _finished_at(call: Mapping[str, Any]) -> float:
+def _ended_at(call: Mapping[str, Any]) -> float:
     return datetime.fromisoformat(call["timestamp"]).timestamp()

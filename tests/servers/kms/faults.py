@@ -64,13 +64,16 @@ class Faults:
         """More requests than these, by the clock, are throttled."""
         self._rate = _Rate(per_second, burst, self._clock)
 
-    def hold(self, operation: str | None = None) -> Gate:
-        """Requests wait at this gate from now on, before anything else is done about them."""
-        return self._gates.setdefault(operation, Gate())
+    def hold(self, which: str | None = None) -> Gate:
+        """Requests of an operation, or that name a key by its ARN, wait at this gate from now on, or else all.
 
-    async def wait(self, operation: str) -> None:
+        They wait before anything else is done about them.
+        """
+        return self._gates.setdefault(which, Gate())
+
+    async def wait(self, operation: str, key_id: str) -> None:
         """At the gates."""
-        for each in (operation, None):
+        for each in (operation, key_id, None):
             if each in self._gates:
                 await self._gates[each].wait()
 

@@ -8,6 +8,7 @@ Not here: grants, tags, automatic rotation, limits of size and number.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
@@ -105,8 +106,10 @@ class FaithfulKms:
     async def handle(self, region: str, signed: Signed) -> Answer:
         """What is answered to a request that arrived at a region's endpoint."""
         operation = signed.headers.get("x-amz-target", "").removeprefix("TrentService.")
-        await self.faults.wait(operation)
         call = _Call(region, operation, {}, str(uuid4()))
+        with suppress(Refusal):
+            call.body = _parsed(signed.body)
+        await self.faults.wait(operation, call.key_id)
         fault = self.faults.take(operation)
         if fault is not None and fault.drop is Drop.REQUEST:
             self._note(call, "")
