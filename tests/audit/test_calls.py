@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from audit.writing import entries_of, files_of, lines_of
+from audit.writing import entries_of, files_of, lines_of, open_log
+from keystow.storage.v1.object_pb2 import WrappedDataKey
 from keystow.v1.storage_pb2 import (
     ERROR_POLICY_CONTINUE,
+    AbortPutRequest,
     DeleteRequest,
     GetRequest,
     GetServerInfoRequest,
@@ -27,8 +29,14 @@ from keystow.v1.storage_pb2 import (
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF, GetTenantRequest
 from keystow_service.adapters.audit.keys import AuditFiles, load_object_hashes, load_signing_key
 from keystow_service.adapters.audit.verify import verify
+from keystow_service.adapters.kms import open_kms
+from keystow_service.envelope.header import encode, parse
+from keystow_service.envelope.layout import HEADER_LENGTH
+from keystow_service.errors import WrappedKeyInvalidError
+from keystow_service.keys.audited import AuditedKeyService
+from keystow_service.model import KeyArn
 from rpc.exports import export, request
-from rpc.interrupted import PART, begin
+from rpc.interrupted import PART, begin, interrupted
 from rpc.wire import (
     MIB,
     TIMEOUT,
@@ -50,7 +58,7 @@ from servers.kms.keys import Key
 from servers.kms.principals import CUSTOMER
 from servers.kms.server import faithful_kms
 from servers.kms.service import FaithfulKms
-from servers.kms.sessions import client_of
+from servers.kms.sessions import client_of, session_of
 from servers.on_kms import serving_on_kms
 from tls.port import answer, write_files
 
@@ -242,6 +250,48 @@ async def test_every_request_to_kms(server: Server, kms: FaithfulKms, watch: Wat
     calls = {record["request_id"]: record["operation"] for record in watch.seen("rpc")}
     assert all(calls[each["request_id"]] == each["operation"] for each in attempts)
     assert [each["operation"] for each in attempts if each["tenant"] == tenant][-3:] == ["Put", "Put", "Get"]
+
+
+@pytest.mark.parametrize("wrapped", [b"", bytes(7000)], ids=["empty", "too long"])
+async def test_what_kms_was_not_asked(kms: FaithfulKms, tmp_path: Path, wrapped: bytes) -> None:
+    """A data key that is none by its length is refused without a request to KMS, and so without a record of one."""
+    key = kms.create_key("nobody")
+    arn, context = KeyArn.parse(key.arn), {"keystow:tenant": "nobody"}
+    before = len(kms.requests)
+    async with (
+        open_log(tmp_path) as log,
+        open_kms(
+            "us-east-1",
+            endpoint=kms.endpoints["us-east-1"],
+            session=session_of(),
+            around=lambda keys: AuditedKeyService(keys, log),
+        ) as service,
+    ):
+        with pytest.raises(WrappedKeyInvalidError):
+            await service.unwrap(arn, wrapped, context)
+    assert kms.requests[before:] == []
+    assert entries_of(tmp_path, "kms") == []
+
+
+@pytest.mark.parametrize("wrapped", [b"", bytes(1025)], ids=["empty", "too long"])
+async def test_tokens_with_a_data_key_that_is_none(
+    server: Server, kms: FaithfulKms, watch: Watch, wrapped: bytes
+) -> None:
+    """A caller cannot make requests to KMS, nor records of any, with a token that keystow never gave out."""
+    tenant, key = await tenant_of(server, kms)
+    before = await interrupted(server, tenant, content(PART), 0)
+    token = before.progress[-1].resume_token
+    header_end = 6 + int.from_bytes(token[4:6])
+    stored = parse(token[6:header_end].ljust(HEADER_LENGTH, b"\0"))
+    wrap = WrappedDataKey(kms_key_arn=key.arn, ciphertext=wrapped).SerializeToString()
+    made = encode(stored.core_bytes, wrap, stored.sealed_metadata).rstrip(b"\0")
+    forged = b"KSR1" + len(made).to_bytes(2) + made + token[header_end:]
+    asked, recorded = len(kms.requests), len(watch.seen("kms"))
+    begun = header(tenant, "key", upload_id=before.upload_id, resume_token=forged)
+    abort = AbortPutRequest(tenant_id=tenant, key="key", upload_id=before.upload_id, resume_token=forged)
+    for call in (send_put(server, begun), server.storage.AbortPut(abort, timeout=TIMEOUT)):
+        assert (await failure(call)).reason == "RESUME_TOKEN_INVALID"
+    assert (len(kms.requests), len(watch.seen("kms"))) == (asked, recorded)
 
 
 async def test_every_use_of_a_key_is_tied_to_kms(server: Server, kms: FaithfulKms, watch: Watch) -> None:

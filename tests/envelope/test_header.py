@@ -208,6 +208,7 @@ def test_cores_that_are_none(core: bytes) -> None:
     "wrap",
     [
         *(wrap_without(field) for field in ("kms_key_arn", "ciphertext")),
+        object_pb2.WrappedDataKey(kms_key_arn=WRAP.key_arn, ciphertext=bytes(1025)).SerializeToString(),
         WRAP.encode()[:-1],
         WRAP.encode() + b"\x1a\x01x",
         b"\xff" * 20,

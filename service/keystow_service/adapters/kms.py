@@ -20,6 +20,7 @@ from botocore.parsers import ResponseParserError
 
 from keystow_service.adapters import kms_errors
 from keystow_service.adapters.kms_explained import ExplainedKms
+from keystow_service.adapters.kms_limits import LimitedKms
 from keystow_service.errors import KeystowError, KmsKeyArnInvalidError
 from keystow_service.keys.repeated import RepeatedKeyService, RepeatPolicy
 from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyOrigin, KeyState
@@ -34,7 +35,6 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 _DATA_KEY_SIZE = 32
-_MAX_CIPHERTEXT_SIZE = 6144  # of Decrypt's CiphertextBlob
 # Requests under way at once. Keys in slow external key stores keep theirs for seconds; others must not wait for them.
 _MAX_CONNECTIONS = 256
 _OPERATIONS = ("GenerateDataKey", "Decrypt", "DescribeKey")
@@ -90,7 +90,7 @@ async def open_kms(
     async with session.create_client("kms", region_name=region, endpoint_url=endpoint, config=config) as client:
         explained = ExplainedKms(around(AwsKms(client, patience)), patience.explanation)
         repeat = RepeatPolicy(attempts=patience.attempts, total=patience.call)
-        yield RepeatedKeyService(explained, repeat, SystemRandom().random)
+        yield RepeatedKeyService(LimitedKms(explained), repeat, SystemRandom().random)
 
 
 class AwsKms:
@@ -111,8 +111,6 @@ class AwsKms:
 
     async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:
         """See ports.KeyService. https://docs.aws.amazon.com/kms/latest/APIReference/API_Decrypt.html"""
-        if not 1 <= len(wrapped) <= _MAX_CIPHERTEXT_SIZE:
-            raise kms_errors.WRAPPED_KEY_INVALID.error(arn)
         with _readable(arn):
             answer = await self._ask(
                 arn,

@@ -112,6 +112,8 @@ class Wrap:
         _require_nothing_else(message, encoded)
         if not message.kms_key_arn or not message.ciphertext:
             raise _invalid("its wrapped data key is incomplete")
+        if len(message.ciphertext) > MAX_WRAPPED_KEY_SIZE:
+            raise _invalid("its wrapped data key is too long")
         return cls(message.kms_key_arn, message.ciphertext)
 
 
