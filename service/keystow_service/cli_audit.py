@@ -122,8 +122,9 @@ def reconcile(
         known = principal or ([settings.kms_principal_arn] if settings.kms_principal_arn else [])
         both = Reconciliation(Window(_utc(since), _utc(until)), set(known))
         with ProgressLine(sum(path.stat().st_size for path in (*ours, *theirs))) as progress:
-            both.read_audit(ours, progress.add)
-            found = chain(both.read_cloudtrail(theirs, progress.add), both.findings())
+            found = chain(
+                both.read_audit(ours, progress.add), both.read_cloudtrail(theirs, progress.add), both.findings()
+            )
             wrong, notes = _print(found, progress, as_json=as_json)
     if as_json:
         summary = {

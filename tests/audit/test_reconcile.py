@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from audit.command import audit
-from audit.writing import ARN, action, files_of, kms, write
+from audit.writing import ARN, action, files_of, kms, lines_of, rpc, write
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_SELF
 from keystow_service.adapters.audit.finding import Finding, Kind
 from keystow_service.adapters.audit.keys import AuditError
@@ -55,9 +55,9 @@ class Case:
     def reconcile(self, *trails: Path, principals: Iterable[str] = (), window: Window | None = None) -> "Found":
         """With these files of CloudTrail, or those of both accounts."""
         both = Reconciliation(window or Window(), set(principals))
-        both.read_audit(files_of(self.folder / "data" / "audit"), lambda _: None)
+        ours = files_of(self.folder / "data" / "audit")
         theirs = trails or (self.trail(PROVIDER_ACCOUNT), self.trail(CUSTOMER_ACCOUNT))
-        found = [*both.read_cloudtrail(theirs, lambda _: None), *both.findings()]
+        found = [*both.read_audit(ours, _quiet), *both.read_cloudtrail(theirs, _quiet), *both.findings()]
         wrong = [finding for finding in found if not finding.is_note]
         return Found(both, wrong, [finding for finding in found if finding.is_note])
 
@@ -98,8 +98,12 @@ def reconciled(directory: Path, *events: Mapping[str, object], principals: Itera
     trail = directory / "trail.json"
     trail.write_text(json.dumps({"Records": events}))
     both = Reconciliation(Window(), set(principals))
-    both.read_audit(files_of(directory), lambda _: None)
-    return [*both.read_cloudtrail([trail], lambda _: None), *both.findings()]
+    ours = files_of(directory)
+    return [*both.read_audit(ours, _quiet), *both.read_cloudtrail([trail], _quiet), *both.findings()]
+
+
+def _quiet(_: int) -> None:
+    """Nobody watches the progress."""
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -234,6 +238,39 @@ async def test_what_may_have_been_sent(tmp_path: Path, reason: str, kind: Kind) 
     await write(tmp_path, [kms(), lost])
     found = reconciled(tmp_path, event("GenerateDataKey", "kms-request-0"), event("Decrypt", "kms-request-1"))
     assert [finding.kind for finding in found] == [kind]
+
+
+async def test_the_log_of_a_killed_writer(tmp_path: Path) -> None:
+    """Half a line at its very end is noted, as verify does; the rest is compared, and so is what else is wrong."""
+    await write(tmp_path, [kms(), kms(1)])
+    [file] = files_of(tmp_path)
+    *before, last, _, _ = lines_of(file)
+    assert b'"event":"kms"' in last
+    file.write_bytes(b"\n".join((*before, last[:-30])))
+    events = event("GenerateDataKey", "kms-request-0"), event("Decrypt", "somebody's")
+    note, wrong = reconciled(tmp_path, *events)
+    assert (note.kind, note.line, note.writer) == (Kind.TORN, len(before) + 1, file.name.partition(".")[0])
+    assert wrong.kind is Kind.UNKNOWN_CALL
+
+
+async def test_nothing_says_who_keystow_is(tmp_path: Path) -> None:
+    """With no request in both and no principal named, nothing was compared; that must not look as if all were well."""
+    await write(tmp_path, [rpc()])
+    theirs = event("GenerateDataKey", "somebody's", tenant=None)
+    with pytest.raises(AuditError, match="--principal"):
+        reconciled(tmp_path, theirs)
+    [wrong] = reconciled(tmp_path, theirs, principals=[ROLE])
+    assert wrong.kind is Kind.UNKNOWN_CALL
+
+
+async def test_another_principal_than_keystows(tmp_path: Path) -> None:
+    """Whoever names another one than made the requests in both would not see what keystow's does besides."""
+    await write(tmp_path, [kms()])
+    events = event("GenerateDataKey", "kms-request-0"), event("DescribeKey", "somebody's", tenant=None)
+    with pytest.raises(AuditError, match=f"were made by {ROLE}"):
+        reconciled(tmp_path, *events, principals=["arn:aws:iam::444455556666:role/key-stow"])
+    [wrong] = reconciled(tmp_path, *events, principals=["444455556666"])
+    assert wrong.kind is Kind.UNKNOWN_CALL
 
 
 async def test_what_a_customers_log_lacks(case: Case) -> None:

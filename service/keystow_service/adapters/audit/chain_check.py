@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from keystow_service.adapters.audit.finding import Finding, Kind
+from keystow_service.adapters.audit.finding import Finding, Kind, torn
 from keystow_service.adapters.audit.line import (
     CHECKPOINT,
     GAP,
@@ -68,9 +68,7 @@ class ChainCheck:
     def end(self, last: Line | None) -> Iterator[Finding]:
         """No more lines. ``last`` is the last one of all, if it is not whole."""
         if last is not None:
-            yield self._finding(
-                Kind.TORN, "the last line is not whole: its writer was killed, or it was cut", last.file, last.number
-            )
+            yield torn(self._writer, last.file, last.number)
         for seq, claims in sorted(self._claims.items()):
             if seq > self._seq:
                 for claim in claims:

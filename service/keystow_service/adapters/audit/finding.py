@@ -54,3 +54,8 @@ class Finding:
         place = f"{self.file}:{self.line}" if self.line else str(self.file or self.writer)
         text = f"{place}: {self.kind.value}: {self.text}"
         return "".join(letter if letter.isprintable() else "?" for letter in text)  # parts of it may be anybody's
+
+
+def torn(writer: str, file: Path, line: int) -> Finding:
+    """Of a file's last line that has no end."""
+    return Finding(Kind.TORN, "the last line is not whole: its writer was killed, or it was cut", writer, file, line)

@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from keystow_service.adapters.audit.cloudtrail import KmsEvent, kms_events, role_of
-from keystow_service.adapters.audit.finding import Finding, Kind
+from keystow_service.adapters.audit.finding import Finding, Kind, torn
 from keystow_service.adapters.audit.keys import AuditError
 from keystow_service.adapters.audit.line import Entry, parse
-from keystow_service.adapters.audit.source import Line, Progress, lines_of
+from keystow_service.adapters.audit.source import Line, Progress, lines_of, writer_of
 from keystow_service.audit import CANCELLED
 from keystow_service.errors import InternalError, KmsUnavailableError
 from keystow_service.ports import TENANT_CONTEXT
@@ -72,15 +72,17 @@ class Reconciliation:
     _unanswered: list[Attempt] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)  # request ids in CloudTrail
     _unknown: list[KmsEvent] = field(default_factory=list)
-    _joined: set[str] = field(default_factory=set)  # principals of requests in both
+    _joined: dict[str, str] = field(default_factory=dict)  # principals of requests in both, and their accounts
     _keys: set[str] = field(default_factory=set)  # that CloudTrail tells of
     _newest: datetime | None = None  # of CloudTrail's events
 
-    def read_audit(self, files: Iterable[Path], progress: Progress) -> None:
+    def read_audit(self, files: Iterable[Path], progress: Progress) -> Iterator[Finding]:
         """All of it, first. Raises OSError, AuditError."""
         for path in files:
             for line in lines_of(path, progress):
-                if b'"event":"kms"' in line.text:
+                if not line.whole:
+                    yield torn(writer_of(path), path, line.number)
+                elif b'"event":"kms"' in line.text:
                     attempt = _attempt(line)
                     if attempt.request_id:
                         self._attempts[attempt.request_id] = attempt
@@ -101,16 +103,26 @@ class Reconciliation:
                     self._unknown.append(event)
                     continue
                 self.both += 1
-                self._joined.add(event.principal)
+                self._joined[event.principal] = event.account
                 if difference := _difference(attempt, event):
                     text = f"{_told(event)} is {difference} in the audit log, {attempt.file}:{attempt.line}"
                     yield Finding(Kind.DIFFERS, text, attempt.writer, event.file)
 
     def findings(self) -> Iterator[Finding]:
-        """What is on one side only."""
-        self.principals = {role_of(each) for each in self.principals} or self._joined
+        """What is on one side only. Raises AuditError unless it is known which requests are keystow's."""
+        self.principals = {role_of(each) for each in self.principals} or set(self._joined)
+        if not self.principals:
+            raise AuditError(
+                "No request to KMS is in both, so nothing says whose requests are keystow's. Name its role with "
+                "--principal, and see that the files are of the same time."
+            )
+        if self._joined and not any(self._is_ours(*each) for each in self._joined.items()):
+            raise AuditError(
+                f"The requests in both were made by {', '.join(sorted(self._joined))}, and keystow's principal is said "
+                f"to be {', '.join(sorted(self.principals))}. Name the right one with --principal."
+            )
         for event in sorted(self._unknown, key=lambda event: event.time):
-            ours = self._is_ours(event)
+            ours = self._is_ours(event.principal, event.account)
             if not (ours or TENANT_CONTEXT in event.context):
                 self.others += 1
             elif ours and (attempt := self._take_unanswered(event)) is not None:
@@ -125,10 +137,10 @@ class Reconciliation:
                 text = f"{attempt.operation} of {attempt.key} ({attempt.request_id}) {self._why_missing(attempt)}"
                 yield Finding(Kind.NOT_IN_CLOUDTRAIL, text, attempt.writer, attempt.file, attempt.line)
 
-    def _is_ours(self, event: KmsEvent) -> bool:
-        if event.principal != event.account:
-            return event.principal in self.principals or event.account in self.principals
-        return event.account != "" and any(event.account in each.split(":") for each in self.principals)
+    def _is_ours(self, principal: str, account: str) -> bool:
+        if principal != account:
+            return principal in self.principals or account in self.principals
+        return account != "" and any(account in each.split(":") for each in self.principals)
 
     def _take_unanswered(self, event: KmsEvent) -> Attempt | None:
         """The attempt that this may have been, if there is one that no other event was."""

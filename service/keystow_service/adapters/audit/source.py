@@ -87,10 +87,15 @@ def lines_of(path: Path, progress: Progress) -> Iterator[Line]:
             position = now
 
 
+def writer_of(path: Path) -> str:
+    """As the file's name says; if it says nothing, the name."""
+    named = FILE_NAME.fullmatch(path.name.removesuffix(_SUFFIX))
+    return named["writer"] if named else path.name
+
+
 def examine(path: Path, progress: Progress) -> Source:
     """Raises OSError, AuditError."""
-    named = FILE_NAME.fullmatch(path.name.removesuffix(_SUFFIX))
-    writer, first_seq = named["writer"] if named else path.name, 0
+    writer, first_seq = writer_of(path), 0
     content, claims = hashlib.sha256(), []
     for line in lines_of(path, progress):
         content.update(line.text + b"\n")
