@@ -23,8 +23,9 @@ from keystow_service.errors import (
 from keystow_service.keys.encryption_context import encryption_context
 from keystow_service.keys.key_judgement import judge
 from keystow_service.keys.key_report import Check, KeyReport, Outcome
+from keystow_service.keys.punctual import PunctualKeyService
 from keystow_service.model import DataCenter, KeyArn, KeyState, TenantId
-from keystow_service.ports import TENANT_CONTEXT, EncryptionContext, Site, Sites, TenantRegistry
+from keystow_service.ports import TENANT_CONTEXT, EncryptionContext, KeyService, Site, Sites, TenantRegistry
 
 # Fresh keys and policies take up to five minutes to work everywhere
 # (https://docs.aws.amazon.com/kms/latest/developerguide/accessing-kms.html#programming-eventual-consistency).
@@ -55,18 +56,19 @@ class KeyChecks:
         arn = await self._place(kms_key_arn, tenant_id, site.data_center, placed)
         if arn is None:
             return placed
+        kms = PunctualKeyService(site.key_service)
         time = asyncio.get_running_loop().time
         until = min(time() + wait, acting.get().deadline - _ANSWER_TIME)
         pauses = _pauses()
         while True:
             report = placed.copy()
-            await self._try(arn, tenant_id, site, report)
+            await self._try(arn, tenant_id, kms, report)
             pause = next(pauses)
             if not report.worth_waiting or time() + pause > until:
                 break
             await asyncio.sleep(pause)
         if report.passed(Check.DECRYPT):
-            await self._try_for_others(arn, tenant_id, site, report)
+            await self._try_for_others(arn, tenant_id, kms, report)
         return report
 
     async def _place(
@@ -97,9 +99,9 @@ class KeyChecks:
                 key_arn=arn.text,
             )
 
-    async def _try(self, arn: KeyArn, tenant_id: TenantId, site: Site, report: KeyReport) -> None:
+    async def _try(self, arn: KeyArn, tenant_id: TenantId, kms: KeyService, report: KeyReport) -> None:
         try:
-            description = await site.key_service.describe(arn)
+            description = await kms.describe(arn)
         except KmsAccessDeniedError as refusal:
             report.refused(Check.DESCRIBE, refusal)  # and go on: whatever else lacks is told at once
         except KeyRefusal as refusal:
@@ -110,17 +112,17 @@ class KeyChecks:
             report.add(Check.DESCRIBE, *judge(description))
             if not report.passed(Check.DESCRIBE):
                 return
-        await self._try_use(arn, encryption_context(tenant_id, self._deployment_id), site, report)
+        await self._try_use(arn, encryption_context(tenant_id, self._deployment_id), kms, report)
 
-    async def _try_use(self, arn: KeyArn, context: EncryptionContext, site: Site, report: KeyReport) -> None:
+    async def _try_use(self, arn: KeyArn, context: EncryptionContext, kms: KeyService, report: KeyReport) -> None:
         try:
-            made = await site.key_service.generate_data_key(arn, context)
+            made = await kms.generate_data_key(arn, context)
         except KeyRefusal as refusal:
             report.refused(Check.GENERATE, refusal)
             return
         report.add(Check.GENERATE, Outcome.PASSED, "The service made a data key under the key: it can back up.")
         try:
-            unwrapped = await site.key_service.unwrap(arn, made.wrapped, context)
+            unwrapped = await kms.unwrap(arn, made.wrapped, context)
         except (KeyRefusal, WrappedKeyInvalidError) as refusal:
             report.refused(Check.DECRYPT, refusal)
             return
@@ -130,12 +132,12 @@ class KeyChecks:
         else:
             report.add(Check.DECRYPT, Outcome.FAILED, "The data key came back other than it was. Use another key.")
 
-    async def _try_for_others(self, arn: KeyArn, tenant_id: TenantId, site: Site, report: KeyReport) -> None:
+    async def _try_for_others(self, arn: KeyArn, tenant_id: TenantId, kms: KeyService, report: KeyReport) -> None:
         """Only GenerateDataKey proves something here: Decrypt fails with a wrong context whatever the policy says."""
         served = []
         try:
             for whom, context in self._others(tenant_id):
-                if await _serves(arn, context, site):
+                if await _serves(arn, context, kms):
                     served.append(whom)
         except KeyRefusal as refusal:  # disabled just now, for example
             report.refused(Check.CONFINED, refusal)
@@ -172,9 +174,9 @@ def _require_region(arn: KeyArn, place: DataCenter) -> None:
         )
 
 
-async def _serves(arn: KeyArn, context: EncryptionContext, site: Site) -> bool:
+async def _serves(arn: KeyArn, context: EncryptionContext, kms: KeyService) -> bool:
     try:
-        await site.key_service.generate_data_key(arn, context)
+        await kms.generate_data_key(arn, context)
     except KmsAccessDeniedError:
         return False
     return True

@@ -11,6 +11,7 @@ from keystow_service.errors import KmsKeyUnusableError, TenantExistsError, Tenan
 from keystow_service.keys.checks import KeyChecks
 from keystow_service.keys.encryption_context import encryption_context
 from keystow_service.keys.key_report import KeyCheck, KeyReport
+from keystow_service.keys.punctual import PunctualKeyService
 from keystow_service.model import KeyArn, KeyManagement, Tenant, TenantId
 from keystow_service.ports import Clock, Site, Sites, TenantRegistry, chosen_site
 
@@ -109,8 +110,9 @@ class RegisterTenant:
     async def _use_provider_key(self, tenant: Tenant, site: Site) -> None:
         """Raises what is wrong with it, for the operator."""
         context = encryption_context(tenant.tenant_id, self._deployment_id)
-        made = await site.key_service.generate_data_key(tenant.key_arn, context)
-        await site.key_service.unwrap(tenant.key_arn, made.wrapped, context)
+        kms = PunctualKeyService(site.key_service)
+        made = await kms.generate_data_key(tenant.key_arn, context)
+        await kms.unwrap(tenant.key_arn, made.wrapped, context)
 
 
 def _require_usable(report: KeyReport, tenant: Tenant) -> None:

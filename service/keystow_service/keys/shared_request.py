@@ -5,13 +5,9 @@ from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, Generic, TypeVar
 
-from keystow_service.acting import acting
-from keystow_service.errors import KmsUnavailableError
-from keystow_service.keys.trouble import Trouble, trouble
+from keystow_service.keys.trouble import Trouble, time_to_tell, trouble
 
 T = TypeVar("T")
-
-_TELLING = 0.5  # seconds before its deadline a call is told what was waited for, or in the last tenth of a shorter one
 
 
 class SharedRequest(Generic[T]):
@@ -27,24 +23,10 @@ class SharedRequest(Generic[T]):
 
     async def answer(self) -> T:
         """Raises what the request raises; just before the caller's own deadline, what it met last."""
-        try:
-            async with asyncio.timeout_at(_time_to_tell()):
-                return await asyncio.shield(self._task)
-        except TimeoutError:
-            raise self._trouble.last or KmsUnavailableError(
-                "KMS did not answer before the deadline of the call. Try again.", retry_after=1.0
-            ) from None
+        async with self._trouble.told_at(time_to_tell()):
+            return await asyncio.shield(self._task)
 
     async def aclose(self) -> None:
         """Give it up."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
-
-
-def _time_to_tell() -> float | None:
-    """In the loop's time: what comes later would be the transport's bare DEADLINE_EXCEEDED."""
-    deadline = acting.get().deadline
-    if deadline == float("inf"):
-        return None
-    left = deadline - asyncio.get_running_loop().time()
-    return deadline - min(_TELLING, left / 10)
