@@ -112,6 +112,14 @@ class KeyState(Enum):
     ACCESS_DENIED = "ACCESS_DENIED"
 
 
+class KmsOperation(Enum):
+    """What KMS is asked for: it grants each apart. Names are KMS's own."""
+
+    GENERATE_DATA_KEY = "GenerateDataKey"
+    DECRYPT = "Decrypt"
+    DESCRIBE_KEY = "DescribeKey"
+
+
 class KeyOrigin(Enum):
     """Where a KMS key's material comes from; values as in KMS DescribeKey."""
 
@@ -146,20 +154,27 @@ class KeyObservation:
     reason: str = ""  # of the error, unless the key is enabled
     request_id: str = ""  # as DataKey's
     deletion_time: datetime | None = None  # where deletion is pending, and KMS says for when
+    operation: KmsOperation | None = None  # that showed it; None where that is not remembered
 
 
 @dataclass(frozen=True, slots=True)
 class KeyHealth:
-    """How a tenant's key does: the newest observation, and since when it is so."""
+    """How a tenant's key does: what shows its state best, and since when it is so.
+
+    KMS grants operations apart, so one may be refused while another works. The worse of the two is the key's state,
+    until the operation that showed it shows something else.
+    """
 
     newest: KeyObservation
     since_time: datetime
     last_success_time: datetime | None
+    shown_by: frozenset[KmsOperation] = frozenset()  # the operations that last showed this state
 
     @classmethod
     def first(cls, seen: KeyObservation) -> Self:
         """Of a key of which nothing was known."""
-        return cls(seen, seen.time, seen.time if seen.state is KeyState.ENABLED else None)
+        success = seen.state is KeyState.ENABLED and seen.operation is not KmsOperation.DESCRIBE_KEY
+        return cls(seen, seen.time, seen.time if success else None, frozenset(filter(None, (seen.operation,))))
 
     def then(self, seen: KeyObservation) -> "KeyHealth":
         """After another observation, which may have been made earlier: it tells nothing of the state then."""
@@ -167,11 +182,25 @@ class KeyHealth:
         last_success_time = max(filter(None, (self.last_success_time, first.last_success_time)), default=None)
         if seen.time < self.newest.time:
             return replace(self, last_success_time=last_success_time)
+        if self._outweighs(seen):
+            return replace(self, last_success_time=last_success_time, shown_by=self.shown_by - first.shown_by)
         if seen.state is not self.newest.state:
             return replace(first, last_success_time=last_success_time)
         # DescribeKey may be refused where its answer was known before: the date of the deletion stands.
         deletion_time = seen.deletion_time or self.newest.deletion_time
-        return KeyHealth(replace(seen, deletion_time=deletion_time), self.since_time, last_success_time)
+        newest = replace(seen, deletion_time=deletion_time)
+        return KeyHealth(newest, self.since_time, last_success_time, self.shown_by | first.shown_by)
+
+    def _outweighs(self, seen: KeyObservation) -> bool:
+        """Whether what was seen says less of the key than what is known."""
+        known = self.newest.state
+        by_others = bool(self.shown_by - {seen.operation})
+        if seen.operation is KmsOperation.DESCRIBE_KEY and seen.state is KeyState.ENABLED:
+            # That a key may be used, and that its store answers, only its use proves.
+            return known in (KeyState.ENABLED, KeyState.ACCESS_DENIED, KeyState.UNAVAILABLE)
+        if seen.state is KeyState.ACCESS_DENIED:
+            return by_others and known not in (KeyState.ENABLED, KeyState.ACCESS_DENIED)
+        return by_others and known is KeyState.ACCESS_DENIED and seen.state is KeyState.ENABLED
 
 
 @dataclass(frozen=True, slots=True)

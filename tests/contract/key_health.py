@@ -5,17 +5,24 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from contract.registry import new_tenant
-from keystow_service.model import KeyHealth, KeyManagement, KeyObservation, KeyState, TenantId
+from keystow_service.model import KeyHealth, KeyManagement, KeyObservation, KeyState, KmsOperation, TenantId
 from keystow_service.ports import KeyHealthRecords, TenantRegistry
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ACME = TenantId("acme")
 
 
-def seen(state: KeyState, minute: float, *, deletion_time: datetime | None = None) -> KeyObservation:
+def seen(
+    state: KeyState,
+    minute: float,
+    *,
+    deletion_time: datetime | None = None,
+    operation: KmsOperation | None = None,
+) -> KeyObservation:
     """An observation so many minutes after the start, by a request of its own."""
     reason = "" if state is KeyState.ENABLED else f"KMS_KEY_{state.value}"
-    return KeyObservation(state, START + timedelta(minutes=minute), reason, f"request-{minute}", deletion_time)
+    time = START + timedelta(minutes=minute)
+    return KeyObservation(state, time, reason, f"request-{minute}", deletion_time, operation)
 
 
 class KeyHealthContract:
@@ -57,6 +64,19 @@ class KeyHealthContract:
         assert (await records.of([ACME]))[ACME].newest.deletion_time == date
         await records.observe(ACME, seen(KeyState.DISABLED, 3))
         assert (await records.of([ACME]))[ACME].newest.deletion_time is None
+
+    async def test_one_operation_refused(self, registry: TenantRegistry, records: KeyHealthRecords) -> None:
+        """However often the other one works, for whichever replica, the refusal stands until its own operation does."""
+        await registry.add(new_tenant("acme"))
+        sealing, opening = KmsOperation.GENERATE_DATA_KEY, KmsOperation.DECRYPT
+        for minute in range(6):
+            await records.observe(ACME, seen(KeyState.ACCESS_DENIED, 2 * minute, operation=sealing))
+            await records.observe(ACME, seen(KeyState.ENABLED, 2 * minute + 1, operation=opening))
+        health = (await records.of([ACME]))[ACME]
+        assert (health.newest, health.shown_by) == (seen(KeyState.ACCESS_DENIED, 10), frozenset([sealing]))
+        assert health.last_success_time == seen(KeyState.ENABLED, 11).time
+        await records.observe(ACME, seen(KeyState.ENABLED, 12, operation=sealing))
+        assert [each.state for each in await records.changes(ACME)] == [KeyState.ACCESS_DENIED, KeyState.ENABLED]
 
     async def test_at_once(self, registry: TenantRegistry, records: KeyHealthRecords) -> None:
         """Of observations written at once none is lost and no change is told twice."""

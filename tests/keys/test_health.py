@@ -15,7 +15,12 @@ from structlog.testing import capture_logs
 from keys.world import REFRESH, REGION, World, settled
 from keystow_service.adapters.registry import SqlRegistry, open_registry
 from keystow_service.adapters.registry_database import open_database
-from keystow_service.errors import KmsKeyPendingDeletionError, KmsUnavailableError
+from keystow_service.errors import (
+    KmsAccessDeniedError,
+    KmsKeyDisabledError,
+    KmsKeyPendingDeletionError,
+    KmsUnavailableError,
+)
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
 from keystow_service.keys.probing import KeyProber, ProbePolicy
@@ -27,6 +32,7 @@ from keystow_service.model import (
     KeyManagement,
     KeyObservation,
     KeyState,
+    KmsOperation,
     Tenant,
     TenantId,
 )
@@ -175,6 +181,83 @@ async def test_changes_are_told_in_the_log(world: World) -> None:
     ]
 
 
+SEALING, OPENING = KmsOperation.GENERATE_DATA_KEY, KmsOperation.DECRYPT
+DENIED, DISABLED = KmsAccessDeniedError("refused"), KmsKeyDisabledError("refused")
+
+
+@pytest.mark.parametrize("refused", [SEALING, OPENING])
+async def test_one_operation_is_refused(world: World, refused: KmsOperation) -> None:
+    """That is told once, and hidden by no success of the other; its own success ends it."""
+    other = OPENING if refused is SEALING else SEALING
+    refusals, successes = world.health.of(refused), world.health.of(other)
+    acme = world.acme.tenant_id
+    with capture_logs() as log:
+        for _ in range(3):
+            successes.succeeded(acme, "works")
+            refusals.failed(acme, DENIED)
+        known = world.health.get(acme)
+        assert known is not None
+        assert (known.newest.state, known.last_success_time) == (KeyState.ACCESS_DENIED, world.clock.now())
+        refusals.succeeded(acme, "works")
+    told = [line["key_state"] for line in log if line["event"] == "key_state_changed"]
+    assert told == ["ACCESS_DENIED", "ENABLED"]
+
+
+async def test_a_disabled_key_that_one_operation_is_not_granted_of(world: World) -> None:
+    """KMS asks its policy first: that the key is disabled is told all the same, and once; any success ends it."""
+    sealing, opening = world.health.of(SEALING), world.health.of(OPENING)
+    acme = world.acme.tenant_id
+    with capture_logs() as log:
+        for _ in range(3):
+            sealing.failed(acme, DENIED)
+            opening.failed(acme, DISABLED)
+        opening.succeeded(acme, "works")
+    told = [line["key_state"] for line in log if line["event"] == "key_state_changed"]
+    assert told == ["ACCESS_DENIED", "DISABLED", "ENABLED"]
+
+
+async def test_the_newest_refusal_of_an_operation_counts(world: World) -> None:
+    """A key that is no longer granted is no longer known to be disabled."""
+    sealing, opening = world.health.of(SEALING), world.health.of(OPENING)
+    acme = world.acme.tenant_id
+    for refused in (sealing, opening):
+        refused.failed(acme, DISABLED)
+    sealing.failed(acme, DENIED)
+    assert shown(world) is KeyState.DISABLED
+    opening.failed(acme, DENIED)
+    assert shown(world) is KeyState.ACCESS_DENIED
+
+
+@pytest.mark.parametrize("state", [KeyState.ACCESS_DENIED, KeyState.UNAVAILABLE, KeyState.ENABLED])
+async def test_a_description_proves_no_use(world: World, state: KeyState) -> None:
+    """A key that is described as enabled may be denied all the same."""
+    acme = world.acme.tenant_id
+    world.health.observe(acme, KeyObservation(state, world.clock.now(), operation=SEALING))
+    before = world.health.get(acme)
+    world.clock.advance(1)
+    world.health.observe(acme, KeyObservation(KeyState.ENABLED, world.clock.now(), operation=KmsOperation.DESCRIBE_KEY))
+    assert world.health.get(acme) == before
+
+
+async def test_a_description_ends_what_it_contradicts(world: World) -> None:
+    """A key that was seen disabled, and cannot be used since for want of a grant, is not called disabled for ever."""
+    acme = world.acme.tenant_id
+    world.health.of(OPENING).failed(acme, DISABLED)
+    world.health.of(SEALING).failed(acme, DENIED)
+    assert shown(world) is KeyState.DISABLED
+    world.health.observe(acme, KeyObservation(KeyState.ENABLED, world.clock.now(), operation=KmsOperation.DESCRIBE_KEY))
+    world.health.of(SEALING).failed(acme, DENIED)
+    known = world.health.get(acme)
+    assert known is not None
+    assert (known.newest.state, known.last_success_time) == (KeyState.ACCESS_DENIED, None)
+
+
+def shown(world: World) -> KeyState:
+    known = world.health.get(world.acme.tenant_id)
+    assert known is not None
+    return known.newest.state
+
+
 # --- The prober -------------------------------------------------------------------------------------------------------
 
 
@@ -184,7 +267,7 @@ class Replica:
     def __init__(self, world: World, registry: SqlRegistry, data_center: str = "us") -> None:
         self.journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL / 2)
         self.book = KeyHealthBook(world.clock, self.journal.note, lambda _: None)
-        self.keys = world.data_keys(observer=self.book)
+        self.keys = world.data_keys(observers=self.book)
         self._prober = KeyProber(
             world.sites[data_center],
             self.keys,

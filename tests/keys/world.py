@@ -13,10 +13,9 @@ from keystow_service.adapters.keyring_admin import KeyringAdmin
 from keystow_service.adapters.local_keyring import LocalKeyring, open_local_keyring
 from keystow_service.adapters.local_store import open_local_store
 from keystow_service.errors import KeystowError
-from keystow_service.keys.data_keys import DataKeys
+from keystow_service.keys.data_keys import DataKeys, KeyObservers
 from keystow_service.keys.health import KeyHealthBook
 from keystow_service.keys.lease import LeasePolicy
-from keystow_service.keys.proving import KeyObserver
 from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, KeyManagement, Tenant, TenantId
 from keystow_service.ports import EncryptionContext, Site
 
@@ -68,9 +67,9 @@ class World:
         self.keys = self.data_keys()
         self.acme, self.globex = self._tenant("acme"), self._tenant("globex")
 
-    def data_keys(self, policy: LeasePolicy | None = None, observer: KeyObserver | None = None) -> DataKeys:
+    def data_keys(self, policy: LeasePolicy | None = None, observers: KeyObservers | None = None) -> DataKeys:
         """Leases of a process that has just started."""
-        return DataKeys(self.sites, "test", self.clock, policy or LeasePolicy(REFRESH, BOUND), observer or self.health)
+        return DataKeys(self.sites, "test", self.clock, policy or LeasePolicy(REFRESH, BOUND), observers or self.health)
 
     def _tenant(self, name: str) -> Tenant:
         return Tenant(TenantId(name), name, KeyManagement.SELF, self.arn, "us", datetime(2026, 1, 1, tzinfo=UTC))

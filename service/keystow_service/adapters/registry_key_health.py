@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from keystow_service.adapters.registry_database import Database
 from keystow_service.adapters.registry_tables import (
     health_of,
+    health_row,
     key_health,
     key_state_changes,
     observation_of,
@@ -80,11 +81,7 @@ async def _observe(connection: AsyncConnection, tenant_id: TenantId, seen: KeyOb
     row = found.mappings().first()
     known = health_of(row) if row else None
     health = known.then(seen) if known else KeyHealth.first(seen)
-    values = {
-        **observation_row(health.newest),
-        "since_time": health.since_time,
-        "last_success_time": health.last_success_time,
-    }
+    values = health_row(health)
     if row is None:
         await connection.execute(insert(key_health).values(tenant_id=tenant_id, revision=1, **values))
     else:

@@ -23,7 +23,16 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from keystow_service.model import KeyArn, KeyHealth, KeyManagement, KeyObservation, KeyState, Tenant, TenantId
+from keystow_service.model import (
+    KeyArn,
+    KeyHealth,
+    KeyManagement,
+    KeyObservation,
+    KeyState,
+    KmsOperation,
+    Tenant,
+    TenantId,
+)
 
 
 class _UtcDateTime(TypeDecorator[datetime]):
@@ -75,6 +84,8 @@ key_health = Table(
     Column("deletion_time", _UtcDateTime),
     Column("since_time", _UtcDateTime, nullable=False),
     Column("last_success_time", _UtcDateTime),
+    # The operations of KMS that last showed the state, between spaces.
+    Column("shown_by", String(64), nullable=False, server_default=""),
 )
 
 # The observations that showed another state. Only ever added to.
@@ -134,4 +145,15 @@ def observation_of(row: RowMapping) -> KeyObservation:
 
 def health_of(row: RowMapping) -> KeyHealth:
     """The health of a row of ``key_health``."""
-    return KeyHealth(observation_of(row), row["since_time"], row["last_success_time"])
+    shown_by = frozenset(map(KmsOperation, row["shown_by"].split()))
+    return KeyHealth(observation_of(row), row["since_time"], row["last_success_time"], shown_by)
+
+
+def health_row(health: KeyHealth) -> dict[str, Any]:
+    """What ``key_health`` holds of a key's health."""
+    return {
+        **observation_row(health.newest),
+        "since_time": health.since_time,
+        "last_success_time": health.last_success_time,
+        "shown_by": " ".join(sorted(operation.value for operation in health.shown_by)),
+    }

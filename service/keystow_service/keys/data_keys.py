@@ -11,6 +11,7 @@ Sealing and opening have a lease each, because KMS grants GenerateDataKey and De
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from keystow_service.errors import KeyRefusal, KmsAccessDeniedError, KmsGrantInvalidError
 from keystow_service.keys.encryption_context import encryption_context
@@ -20,7 +21,7 @@ from keystow_service.keys.opening_keys import OpeningKeys
 from keystow_service.keys.peer_waits import PeerWaits
 from keystow_service.keys.proving import FailureLog, KeyObserver, Proving, TenantKey
 from keystow_service.keys.sealing_keys import SealingKeys
-from keystow_service.model import KeyArn, Tenant, TenantId
+from keystow_service.model import KeyArn, KmsOperation, Tenant, TenantId
 from keystow_service.ports import Clock, Sites, site_of
 
 # KMS refuses these per operation and principal; every other refusal is about the key itself.
@@ -43,17 +44,25 @@ class _TenantKeys:
         await self.opening.aclose()
 
 
+class KeyObservers(Protocol):
+    """One for each operation of KMS, because it grants them apart."""
+
+    def of(self, operation: KmsOperation) -> KeyObserver:
+        """Is told what that one showed."""
+        ...
+
+
 class DataKeys:
     """The data keys of all tenants, each under its lease. One instance a process."""
 
     def __init__(
-        self, sites: Sites, deployment_id: str, clock: Clock, policy: LeasePolicy, observer: KeyObserver
+        self, sites: Sites, deployment_id: str, clock: Clock, policy: LeasePolicy, observers: KeyObservers
     ) -> None:
         self._sites = sites
         self._deployment_id = deployment_id
         self._clock = clock
         self._policy = policy
-        self._observer = observer
+        self._observers = observers
         self._under: dict[KeyArn, dict[TenantId, _TenantKeys]] = {}
 
     async def for_sealing(self, tenant: Tenant) -> HeldKey:
@@ -105,13 +114,14 @@ class DataKeys:
         def waits() -> PeerWaits:
             return PeerWaits(Lease(self._clock, policy), policy, self._clock)
 
-        def proving(under: PeerWaits) -> Proving:
-            return Proving(key, under.lease, policy, self._observer, partial(self._refused, key.arn, under))
+        def proving(under: PeerWaits, operation: KmsOperation) -> Proving:
+            refused = partial(self._refused, key.arn, under)
+            return Proving(key, under.lease, policy, self._observers.of(operation), refused)
 
         sealing, opening = waits(), waits()
         return _TenantKeys(
-            SealingKeys(key, sealing, policy, proving(sealing), failures),
-            OpeningKeys(key, opening, policy, proving(opening), failures),
+            SealingKeys(key, sealing, policy, proving(sealing, KmsOperation.GENERATE_DATA_KEY), failures),
+            OpeningKeys(key, opening, policy, proving(opening, KmsOperation.DECRYPT), failures),
         )
 
     def _refused(self, arn: KeyArn, own: PeerWaits, error: KeyRefusal) -> None:

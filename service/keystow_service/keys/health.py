@@ -1,7 +1,8 @@
 """How each tenant's key does: what its uses and probes showed, in this process and, through the registry, in others.
 
-The promise: whoever asks is told the newest observation of any replica, and since when the key is in that state. What
-says nothing of a key's state, such as a timeout, changes nothing. The health of keys is never that of the service.
+The promise: whoever asks is told the newest observation of any replica, and since when the key is in that state;
+that one operation works does not hide that another is refused. What says nothing of a key's state, such as a timeout,
+changes nothing. The health of keys is never that of the service.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,8 @@ from keystow_service.errors import (
     KmsKeyPendingImportError,
     KmsKeyStoreUnavailableError,
 )
-from keystow_service.model import KeyDescription, KeyHealth, KeyObservation, KeyState, TenantId
+from keystow_service.keys.proving import KeyObserver
+from keystow_service.model import KeyDescription, KeyHealth, KeyObservation, KeyState, KmsOperation, TenantId
 from keystow_service.ports import Clock, KeyHealthRecords
 
 log = structlog.get_logger(__name__)
@@ -45,14 +47,50 @@ _REASONS = MappingProxyType({state: error.reason for error, state in reversed([*
 
 
 def described(description: KeyDescription, time: datetime) -> KeyObservation:
-    """What DescribeKey showed of a key that is not enabled, as an observation."""
+    """What DescribeKey showed, as an observation."""
     return KeyObservation(
-        description.state, time, _REASONS[description.state], description.request_id, description.deletion_time
+        description.state,
+        time,
+        _REASONS.get(description.state, ""),
+        description.request_id,
+        description.deletion_time,
+        KmsOperation.DESCRIBE_KEY,
     )
 
 
+class _Observer:
+    """A KeyObserver of one operation."""
+
+    def __init__(self, book: "KeyHealthBook", clock: Clock, operation: KmsOperation) -> None:
+        self._book = book
+        self._clock = clock
+        self._operation = operation
+
+    def succeeded(self, tenant_id: TenantId, request_id: str) -> None:
+        """See proving.KeyObserver."""
+        now = self._clock.now()
+        self._book.observe(tenant_id, KeyObservation(KeyState.ENABLED, now, "", request_id, None, self._operation))
+
+    def failed(self, tenant_id: TenantId, error: KeystowError) -> None:
+        """See proving.KeyObserver. What says nothing of the key's state, such as a timeout, leaves the state alone."""
+        state = _STATES.get(type(error)) if isinstance(error, KeyRefusal) else None
+        if state is not None:
+            date = error.details.get("deletion_time")
+            self._book.observe(
+                tenant_id,
+                KeyObservation(
+                    state,
+                    self._clock.now(),
+                    error.reason,
+                    error.details.get("aws_request_id", ""),
+                    datetime.fromisoformat(date) if date else None,
+                    self._operation,
+                ),
+            )
+
+
 class KeyHealthBook:
-    """Remembers what this process saw of each key, and tells of every change. A KeyObserver."""
+    """Remembers what this process saw of each key, and tells of every change. KeyObservers."""
 
     def __init__(
         self,
@@ -70,25 +108,9 @@ class KeyHealthBook:
         """None if this process has not used the tenant's key yet."""
         return self._known.get(tenant_id)
 
-    def succeeded(self, tenant_id: TenantId, request_id: str) -> None:
-        """See proving.KeyObserver."""
-        self.observe(tenant_id, KeyObservation(KeyState.ENABLED, self._clock.now(), request_id=request_id))
-
-    def failed(self, tenant_id: TenantId, error: KeystowError) -> None:
-        """See proving.KeyObserver. What says nothing of the key's state, such as a timeout, leaves the state alone."""
-        state = _STATES.get(type(error)) if isinstance(error, KeyRefusal) else None
-        if state is not None:
-            date = error.details.get("deletion_time")
-            self.observe(
-                tenant_id,
-                KeyObservation(
-                    state,
-                    self._clock.now(),
-                    error.reason,
-                    error.details.get("aws_request_id", ""),
-                    datetime.fromisoformat(date) if date else None,
-                ),
-            )
+    def of(self, operation: KmsOperation) -> KeyObserver:
+        """See data_keys.KeyObservers."""
+        return _Observer(self, self._clock, operation)
 
     def observe(self, tenant_id: TenantId, seen: KeyObservation) -> None:
         """Take in what a use or a probe showed."""

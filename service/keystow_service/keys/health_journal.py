@@ -7,11 +7,13 @@ seen before; what only repeats is written once in a while. No use of a key waits
 import asyncio
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 
 import structlog
 
 from keystow_service.errors import KeystowError, TenantNotFoundError
-from keystow_service.model import KeyManagement, KeyObservation, TenantId
+from keystow_service.model import KeyHealth, KeyManagement, KeyObservation, TenantId
 from keystow_service.ports import KeyHealthRecords, TenantRegistry
 
 log = structlog.get_logger(__name__)
@@ -19,6 +21,22 @@ log = structlog.get_logger(__name__)
 _RETRY_INTERVAL = 5.0
 _LAST_CHANCE = 2.0  # seconds for what is unwritten when the service stops
 _MAX_UNWRITTEN = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Noted:
+    """What was, or will be, written of one key: what it comes to, and when the last of it was seen."""
+
+    health: KeyHealth
+    time: datetime
+
+    def then(self, seen: KeyObservation) -> "_Noted":
+        return _Noted(self.health.then(seen), seen.time)
+
+    def says(self, seen: KeyObservation) -> bool:
+        """Whether it says already what was seen, its time aside."""
+        health = self.health.then(seen)
+        return (health.newest.state, health.shown_by) == (self.health.newest.state, self.health.shown_by)
 
 
 class KeyHealthJournal:
@@ -37,7 +55,7 @@ class KeyHealthJournal:
         self._records = records
         self._interval = interval
         self._retry_interval = retry_interval
-        self._noted: dict[TenantId, KeyObservation] = {}  # the last that was, or will be, written
+        self._noted: dict[TenantId, _Noted] = {}
         self._repeated: dict[TenantId, KeyObservation] = {}  # the last after that
         self._unwritten: deque[tuple[TenantId, KeyObservation]] = deque()
         self._work = asyncio.Event()
@@ -45,17 +63,14 @@ class KeyHealthJournal:
     def note(self, tenant_id: TenantId, seen: KeyObservation) -> None:
         """Take over an observation."""
         noted = self._noted.get(tenant_id)
-        if (
-            noted is not None
-            and noted.state is seen.state
-            and (seen.time - noted.time).total_seconds() < self._interval
-        ):
+        if noted is not None and noted.says(seen) and (seen.time - noted.time).total_seconds() < self._interval:
             self._repeated[tenant_id] = seen
             return
         before = self._repeated.pop(tenant_id, None)
-        if before is not None and before.state is not seen.state:
+        if noted is not None and before is not None and before.state is not seen.state:
+            noted = noted.then(before)
             self._queue(tenant_id, before)
-        self._noted[tenant_id] = seen
+        self._noted[tenant_id] = noted.then(seen) if noted else _Noted(KeyHealth.first(seen), seen.time)
         self._queue(tenant_id, seen)
 
     async def run(self) -> None:

@@ -123,11 +123,11 @@ class KeyProber:
             await self._describe(tenant)
 
     async def _describe(self, tenant: Tenant) -> None:
-        """That a key is enabled, only its use proves."""
         try:
             description = await self._site.key_service.describe(tenant.key_arn)
         except KeystowError as error:
             log.debug("key_not_described", tenant_id=tenant.tenant_id, reason=error.reason)
             return
-        if description.state is not KeyState.ENABLED:
+        known = self._book.get(tenant.tenant_id)
+        if description.state is not KeyState.ENABLED or known is not None:  # that a key works, only its use proves
             self._book.observe(tenant.tenant_id, described(description, self._clock.now()))
