@@ -143,6 +143,7 @@ class KeyDescription:
     valid_to: datetime | None = None  # when imported material expires
     deletion_time: datetime | None = None
     request_id: str = ""  # as DataKey's
+    transitioning: bool = False  # unavailable because it is being made or changed, and not for want of its key store
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,28 @@ async def test_key_states(kms: FaithfulKms, service: KeyService, state: State, c
         assert (await service.describe(arn)).state is key_state
 
 
+@pytest.mark.parametrize("code", ["DisabledException", "KMSInvalidStateException"])
+@pytest.mark.parametrize("state", KEY_STATES)
+async def test_key_states_in_other_words(kms: FaithfulKms, service: KeyService, state: State, code: str) -> None:
+    """AWS may word its sentences anew: what DescribeKey says of the state decides."""
+    key = key_for(kms, state, "acme", region=REGION)
+    arn = KeyArn.parse(key.arn)
+    bring(kms, key, state)
+    kms.faults.fail_next(Fault(code, "foreign text"))
+    async with raises(KEY_STATES[state][0], kms, arn):
+        await service.generate_data_key(arn, ACME)
+
+
+async def test_a_state_that_nobody_has_heard_of(kms: FaithfulKms, service: KeyService) -> None:
+    """It blames no key store."""
+    arn = key_of(kms)
+    described = {"KeyMetadata": {"Arn": arn.text, "KeyState": "Hibernating"}}
+    kms.faults.fail_next(Fault("KMSInvalidStateException"))
+    kms.faults.fail_next(Fault(status=200, body=json.dumps(described).encode()))
+    async with raises(errors.KmsKeyTransitioningError, kms, arn):
+        await service.generate_data_key(arn, ACME)
+
+
 @pytest.fixture
 def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine whose time is not UTC."""

@@ -48,6 +48,7 @@ _STATES = {
     "PendingDeletion": KeyState.PENDING_DELETION,
     "PendingReplicaDeletion": KeyState.PENDING_DELETION,
     "PendingImport": KeyState.PENDING_IMPORT,
+    "Unavailable": KeyState.UNAVAILABLE,  # its key store is
 }
 _ORIGINS = {origin.value: origin for origin in KeyOrigin}
 
@@ -123,10 +124,11 @@ class AwsKms:
         with _readable(arn):
             answer = await self._ask(arn, self._client.describe_key(KeyId=arn.text))
             metadata = answer["KeyMetadata"]
+            state = _STATES.get(metadata.get("KeyState", ""))
             _expect(arn, metadata["Arn"])
             return KeyDescription(
                 arn=arn,
-                state=_STATES.get(metadata.get("KeyState", ""), KeyState.UNAVAILABLE),
+                state=state or KeyState.UNAVAILABLE,
                 customer_managed=metadata.get("KeyManager") == "CUSTOMER",
                 symmetric_encryption=metadata.get("KeySpec") == "SYMMETRIC_DEFAULT"
                 and metadata.get("KeyUsage") == "ENCRYPT_DECRYPT",
@@ -135,6 +137,7 @@ class AwsKms:
                 valid_to=_utc(metadata.get("ValidTo")),
                 deletion_time=_utc(metadata.get("DeletionDate")),
                 request_id=kms_errors.request_id(answer),
+                transitioning=state is None,  # Creating, Updating, and what this release has never heard of
             )
 
     async def _ask(self, arn: KeyArn, request: Awaitable[_T]) -> _T:

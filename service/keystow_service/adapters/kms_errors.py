@@ -31,7 +31,6 @@ from botocore.parsers import ResponseParserError
 from keystow_service.errors import (
     Details,
     InternalError,
-    KeyRefusal,
     KeystowError,
     KmsAccessDeniedError,
     KmsGrantInvalidError,
@@ -183,7 +182,7 @@ _BY_STATE: Mapping[KeyState, Verdict] = MappingProxyType(
         KeyState.DISABLED: DISABLED,
         KeyState.PENDING_DELETION: PENDING_DELETION,
         KeyState.PENDING_IMPORT: PENDING_IMPORT,
-        KeyState.UNAVAILABLE: TRANSITIONING,
+        KeyState.UNAVAILABLE: STORE_UNAVAILABLE,
     }
 )
 _BY_TEXT: Mapping[str, Verdict] = MappingProxyType(
@@ -207,11 +206,13 @@ _NO_CREDENTIALS = (
 )
 
 
-def by_description(key: KeyDescription, refusal: KeyRefusal) -> Verdict | None:
-    """The verdict on a refusal that is about the key's state, now that it is known. None: the refusal says it all.
+def by_description(key: KeyDescription) -> Verdict | None:
+    """The verdict on a refusal that is about the key's state, now that it is known.
 
-    A key that is enabled by now was not when it refused.
+    None for a key that is enabled by now: the refusal says it all.
     """
+    if key.transitioning:
+        return TRANSITIONING
     verdict = _BY_STATE.get(key.state)
     if verdict is PENDING_DELETION and key.deletion_time is not None:
         return replace(
@@ -220,8 +221,6 @@ def by_description(key: KeyDescription, refusal: KeyRefusal) -> Verdict | None:
             "owner can cancel the deletion and enable the key; afterwards the data is unreadable for good.",
             deletion_time=key.deletion_time,
         )
-    if verdict is TRANSITIONING and isinstance(refusal, KmsKeyStoreUnavailableError):
-        return None
     return verdict
 
 

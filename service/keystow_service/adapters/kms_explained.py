@@ -75,5 +75,5 @@ class ExplainedKms:
         except (KeystowError, TimeoutError) as error:
             log.info("kms.key_not_described", key_arn=arn.text, kind=type(error).__name__)
             return refusal
-        verdict = kms_errors.by_description(key, refusal)
+        verdict = kms_errors.by_description(key)
         return refusal if verdict is None else verdict.error(arn, refusal.details.get("aws_request_id", ""))

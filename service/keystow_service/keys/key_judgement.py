@@ -8,8 +8,7 @@ from keystow_service.model import KeyDescription, KeyOrigin, KeyState
 _STATES = {
     KeyState.DISABLED: "It is disabled: enable it.",
     KeyState.PENDING_IMPORT: "It has no key material: import it.",
-    KeyState.UNAVAILABLE: "It cannot be used at the moment: its key store is disconnected, or the key is just being "
-    "made or changed. The KMS console shows its state.",
+    KeyState.UNAVAILABLE: "Its key store is disconnected: connect it.",
 }
 _STORES = {
     KeyOrigin.AWS_CLOUDHSM: "It is in an AWS CloudHSM key store: while that is disconnected, nothing can be backed up "
@@ -37,6 +36,8 @@ def _faults(key: KeyDescription) -> Iterator[str]:
     if key.state is KeyState.PENDING_DELETION:
         date = f" on {key.deletion_time:%Y-%m-%d}" if key.deletion_time else ""
         yield f"It is scheduled for deletion{date}: cancel that and enable it, or use another key."
+    elif key.transitioning:
+        yield "It cannot be used at the moment, because it is just being made or changed: try again."
     elif key.state is not KeyState.ENABLED:
         yield _STATES[key.state]
 
