@@ -238,7 +238,7 @@ async def _open_services(
         registry,
         KeyHealthView(key_health, database.key_health),
         [site.data_center for site in sites.values()],
-        settings.lease_bound,
+        lease_policy.revocation_bound,
     )
     return StorageService(objects, limits), tenants
 

@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     # A key that also serves other tenants may be bound to one: whoever registers tenants can claim it for another.
     allow_broad_key_policies: bool = False
 
-    # How long data keys are used after KMS has last answered; 0: every use asks KMS.
+    # How long data keys are used after KMS has last answered; 0: every use asks KMS, and waits up to 2 s.
     lease_bound: Annotated[float, Field(ge=0, le=300)] = 60.0
     # When to ask again in the background: after half of that, unless it is set.
     lease_refresh: Annotated[float, Field(gt=0)] | None = None

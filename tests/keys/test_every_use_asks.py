@@ -81,6 +81,28 @@ async def test_a_use_is_served_by_a_request_sent_after_it_began(world: World, ke
     assert world.gate.generated + world.gate.unwrapped == 2
 
 
+@pytest.mark.parametrize("direction", ["seal", "open"])
+async def test_an_answer_that_took_too_long_is_none(world: World, keys: DataKeys, direction: str) -> None:
+    """The key may have been disabled since KMS gave it, for as long as the service announces and no longer."""
+    sealing = await keys.for_sealing(world.acme)
+    wrapped = sealing.data_key.wrapped
+    opening = await keys.for_opening(world.acme, wrapped)
+    uses: list[Callable[[], Awaitable[object]]] = [sealing.hold, lambda: keys.for_sealing(world.acme)]
+    if direction == "open":
+        uses = [opening.hold, lambda: keys.for_opening(world.acme, wrapped)]
+
+    async def slow() -> None:
+        world.clock.advance(took)
+
+    world.gate.after_answer = slow
+    for use in uses:
+        took = NO_LEASE.revocation_bound - 0.001
+        await use()
+        took = NO_LEASE.revocation_bound
+        with pytest.raises(KmsUnavailableError, match="longer to answer"):
+            await use()
+
+
 async def test_streams_of_many_data_keys_share_requests(world: World, keys: DataKeys) -> None:
     """What KMS unwraps for one object proves the key for all that were waiting when it was sent."""
     wrapped = [(await keys.for_sealing(world.acme)).data_key.wrapped for _ in range(5)]
@@ -108,17 +130,11 @@ async def test_nothing_is_cached(world: World, keys: DataKeys) -> None:
     assert not [each for each in gc.get_objects() if isinstance(each, DataKey) and each.wrapped == wrapped]
 
 
-async def test_kms_may_take_its_time(world: World, keys: DataKeys) -> None:
-    """However long the answer takes, it serves the use that asked; but not once a refusal has overtaken it."""
-
-    async def slow() -> None:
-        world.clock.advance(100)
-
-    world.gate.after_answer = slow
+async def test_a_held_key_is_confirmed_until_a_refusal(world: World, keys: DataKeys) -> None:
+    """For what is no use of its own, and asks nobody."""
     held = await keys.for_sealing(world.acme)
+    world.clock.advance(100)
     assert held.confirmed()
-    await held.hold()
-    world.gate.after_answer = None
     world.admin.disable(world.arn)
     with pytest.raises(KmsKeyDisabledError):
         await held.hold()

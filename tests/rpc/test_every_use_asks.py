@@ -40,7 +40,7 @@ async def test_everything_works(customer: Customer) -> None:
     assert archive.summary
     assert archive.summary.object_count == 2
     tenant = (await server.tenants.GetTenant(GetTenantRequest(tenant_id=TENANT))).tenant
-    assert tenant.key_health.revocation_bound.ToNanoseconds() == 0
+    assert tenant.key_health.revocation_bound.ToSeconds() == 2
 
 
 async def test_the_switch_works_at_once(customer: Customer) -> None:

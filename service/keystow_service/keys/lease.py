@@ -3,7 +3,7 @@
 It counts from the moment the request to KMS was sent. Until ``refresh`` seconds it is fresh; then it is to be renewed;
 after ``bound`` seconds it proves nothing. A refusal ends it at once, and only the answer to a request that was sent
 after the refusal had come opens it again. With a bound of 0 no proof lasts: every use asks KMS, and is served by the
-answer to a request that was sent after the use began.
+answer to a request that was sent after the use began, if that does not take too long.
 """
 
 from copy import copy
@@ -25,6 +25,13 @@ class LeasePolicy:
     grace: float = 1.0
     data_key_max_objects: int = 100_000
     opened_keys_max: int = 1_000  # per tenant
+    # With a bound of 0: what an answer may take, for the key may have been disabled right after KMS gave it.
+    slowest_answer: float = 2.0
+
+    @property
+    def revocation_bound(self) -> float:
+        """For how long data keys are used after KMS may last have let them be: what customers are told."""
+        return self.bound or self.slowest_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +88,11 @@ class Lease:
 
     def serves(self, begun: int) -> bool:
         """Whether it lets a key be used that began to be used when ``begun`` requests had been sent."""
-        if self._policy.bound == 0:
-            return self._proven_at is not None and self._proven > begun
-        return self.live()
+        return self.counts() and (self._policy.bound > 0 or self._proven > begun)
+
+    def counts(self) -> bool:
+        """Whether KMS's newest answer was good and is young enough for a use that waited for it."""
+        return self._age() < self._policy.revocation_bound
 
     def confirmed(self) -> bool:
         """Whether KMS's newest answer was good and counts yet; with a bound of 0, until a refusal comes."""

@@ -78,15 +78,15 @@ class Proving:
                 raise
             if self._lease.prove(request.sending, answer.request_id):
                 self._observer.succeeded(self._key.tenant_id, answer.request_id)
-                if not self._lease.confirmed():
+                if not self._lease.counts():
                     raise self._too_late()
                 return answer
             # A refusal overtook this answer, which was given before it: it proves nothing. Ask again.
 
     def _too_late(self) -> KmsUnavailableError:
         return KmsUnavailableError(
-            f"KMS took longer than lease_bound ({self._policy.bound:g} s) to answer. Try again; if this "
-            "lasts, the service's operator must raise lease_bound.",
+            f"KMS took longer to answer than the {self._policy.revocation_bound:g} s for which an answer counts. Try "
+            f"again; if this lasts, the service's operator must raise lease_bound ({self._policy.bound:g} s).",
             retry_after=1.0,
             key_arn=self._key.arn.text,
         )
