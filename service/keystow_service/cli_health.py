@@ -118,7 +118,13 @@ def _name_in(certificate: str) -> str:
             .extensions.get_extension_for_class(x509.SubjectAlternativeName)
             .value
         )
-    except (ValueError, x509.ExtensionNotFound):
+    except (
+        ValueError,
+        x509.InvalidVersion,
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):
         return _LOOPBACK
     hosts = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
     return hosts[0].replace("*", "health") if hosts else _LOOPBACK

@@ -29,7 +29,7 @@ from keystow_client import (
     TlsError,
     TransportError,
 )
-from servers.authority import Issued
+from servers.authority import Issued, of_unknown_version
 from servers.keystow import KeystowServer
 from servers.listener import listening
 
@@ -305,6 +305,7 @@ def test_files_that_are_not_fit(secured: Secured, tmp_path: Path) -> None:
     other_key = OTHERS.client("c").write(tmp_path, "other")[1]
     expired = secured.authority.issue([], common_name="c", expired=True).write(tmp_path, "expired")
     (tmp_path / "text").write_text("hello")
+    (tmp_path / "odd").write_bytes(of_unknown_version(secured.authority.certificate))
     encrypted = secured.authority.client().key.private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
     )
@@ -314,6 +315,8 @@ def test_files_that_are_not_fit(secured: Secured, tmp_path: Path) -> None:
         (Tls(tmp_path / "missing"), "ca_file: .*missing cannot be read: No such file"),
         (Tls(tmp_path), "ca_file: .* cannot be read: Is a directory"),
         (Tls(tmp_path / "text"), "ca_file: .*text holds no certificate in PEM form"),
+        (Tls(tmp_path / "odd"), "ca_file: .*odd holds no certificate in PEM form"),
+        (Tls(ca, tmp_path / "odd", key), "client_certificate: .*odd holds no certificate"),
         (Tls(ca, tmp_path / "text", key), "client_certificate: .*text holds no certificate"),
         (Tls(ca, certificate, tmp_path / "missing"), "client_key: .*missing cannot be read"),
         (Tls(ca, certificate, tmp_path / "text"), "client_key: .*text holds no private key"),

@@ -18,7 +18,7 @@ from keystow.v1.storage_pb2 import Chunk, GetRequest, PutFinish, PutHeader, PutR
 from keystow.v1.storage_pb2_grpc import StorageServiceStub
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_PROVIDER, RegisterTenantRequest
 from keystow.v1.tenants_pb2_grpc import TenantServiceStub
-from servers.authority import Authority
+from servers.authority import Authority, with_a_name_of_another_kind
 from servers.keystow import KeystowServer, keystow_server
 from tls.port import write_files
 
@@ -111,6 +111,16 @@ def test_over_tls(tmp_path: Path) -> None:
         code, output, errors = health(**asked)
         assert (code, output) == (2, "")
         assert "server.key cannot be read: No such file or directory" in errors
+
+
+def test_over_tls_an_odd_certificate(tmp_path: Path) -> None:
+    """What stands in the server's certificate is no reason to break down over it."""
+    files = write_files(tmp_path)
+    issued = files.authority.server("odd")
+    issued.write(tmp_path, "server")
+    (tmp_path / "server.crt").write_bytes(with_a_name_of_another_kind(issued.certificate, "odd"))
+    with keystow_server(tmp_path / "data", settings=files.settings) as server:
+        assert health(**files.settings, KEYSTOW_LISTEN=server.address) == (1, "no answer: UNAVAILABLE\n", "")
 
 
 def test_over_tls_nobody_there(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A tiny certificate authority: certificates of servers and clients, made when a test wants them."""
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 _DAY = timedelta(days=1)
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,7 @@ class Authority:
         self.certificate = (
             self._certificate(self._name, self._key.public_key(), -_DAY, 30 * _DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -99,6 +112,29 @@ class Authority:
             .not_valid_before(now + begin)
             .not_valid_after(now + end)
         )
+
+
+def of_unknown_version(certificate: x509.Certificate) -> bytes:
+    """The certificate in PEM form, but of version 8, which does not exist."""
+    return _patched(certificate, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07")
+
+
+def with_one_extension_twice(authority: x509.Certificate) -> bytes:
+    """The authority's certificate in PEM form, whose key usage says once more that it is an authority."""
+    key_usage, basic_constraints = b"\x06\x03\x55\x1d\x0f", b"\x06\x03\x55\x1d\x13"
+    return _patched(authority, key_usage, basic_constraints)
+
+
+def with_a_name_of_another_kind(certificate: x509.Certificate, host: str) -> bytes:
+    """The certificate of this host in PEM form, whose name is said to be an X.400 address, as nobody has them."""
+    name = bytes([len(host)]) + host.encode()
+    return _patched(certificate, b"\x82" + name, b"\xa3" + name)
+
+
+def _patched(certificate: x509.Certificate, old: bytes, new: bytes) -> bytes:
+    data = certificate.public_bytes(Encoding.DER)
+    assert data.count(old) == 1
+    return ssl.DER_cert_to_PEM_cert(data.replace(old, new)).encode()
 
 
 def _alternatives(hosts: tuple[str, ...]) -> list[x509.GeneralName]:

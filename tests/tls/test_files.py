@@ -17,7 +17,12 @@ from cryptography.hazmat.primitives.serialization import (
 from typer.testing import CliRunner, Result
 
 from keystow_service.cli import app
-from servers.authority import Authority
+from servers.authority import (
+    Authority,
+    of_unknown_version,
+    with_a_name_of_another_kind,
+    with_one_extension_twice,
+)
 from tls.port import Files, write_files
 
 PEM, PKCS8 = Encoding.PEM, PrivateFormat.PKCS8
@@ -76,6 +81,10 @@ SPOILED: Mapping[str, Spoiled] = {
         change("server.crt", lambda files: (files.folder / "server.crt").read_bytes()[:-40]),
         ["tls_certificate: is not a certificate"],
     ),
+    "certificate of an unknown version": Spoiled(
+        change("server.crt", lambda files: of_unknown_version(files.authority.server().certificate)),
+        ["tls_certificate: is not a certificate"],
+    ),
     "key not PEM": Spoiled(change("server.key", lambda _: b"x"), ["tls_private_key: is not a private key"]),
     "the two exchanged": Spoiled(
         exchange, ["tls_certificate: is not a certificate", "tls_private_key: is not a private key"]
@@ -106,6 +115,18 @@ SPOILED: Mapping[str, Spoiled] = {
     "client CA not PEM": Spoiled(change("ca.crt", lambda _: b""), ["tls_client_ca: is not a certificate"]),
     "client CA is no authority": Spoiled(
         change("ca.crt", lambda files: files.authority.client("c").certificate_pem),
+        ["tls_client_ca: holds no certificate"],
+    ),
+    "client CA of an unknown version": Spoiled(
+        change("ca.crt", lambda files: of_unknown_version(files.authority.certificate)),
+        ["tls_client_ca: is not a certificate"],
+    ),
+    "client CA with an extension twice": Spoiled(
+        change("ca.crt", lambda files: with_one_extension_twice(files.authority.certificate)),
+        ["tls_client_ca: holds no certificate"],
+    ),
+    "client CA with a name of another kind": Spoiled(
+        change("ca.crt", lambda files: with_a_name_of_another_kind(files.authority.server("odd").certificate, "odd")),
         ["tls_client_ca: holds no certificate"],
     ),
     "everything": Spoiled(

@@ -13,7 +13,7 @@ from keystow.v1.storage_pb2 import GetRequest, PutHeader, PutSmallRequest
 from keystow.v1.storage_pb2_grpc import StorageServiceStub
 from keystow.v1.tenants_pb2 import KEY_MANAGEMENT_PROVIDER, RegisterTenantRequest
 from keystow.v1.tenants_pb2_grpc import TenantServiceStub
-from servers.authority import Authority, Issued
+from servers.authority import Authority, Issued, of_unknown_version
 from servers.keystow import KeystowServer, keystow_server
 from tls.port import TIMEOUT, Files, answer, ask, opened, presented, write_files
 
@@ -220,30 +220,37 @@ def test_files_that_vanish(server: KeystowServer, files: Files) -> None:
     """Nor do files that cannot be read, that hold something else, or that everybody may read."""
     roots, client = files.authority.pem, files.authority.client("connector")
     before = presented(server.address)
-    key = files.folder / "server.key"
-    kept = key.read_bytes()
+    key, certificate = files.folder / "server.key", files.folder / "server.crt"
+    kept, kept_certificate = key.read_bytes(), certificate.read_bytes()
+    odd = of_unknown_version(files.authority.server().certificate)
+
+    def spoil_certificate() -> None:
+        replace(key, kept)
+        replace(certificate, odd)
 
     def spoil_client_ca() -> None:
-        replace(key, kept)
+        replace(certificate, kept_certificate)
         replace(files.folder / "ca.crt", b"")
 
     for spoil in (
         lambda: key.write_bytes(kept[:100]),
         lambda: key.chmod(0o644),
         key.unlink,
+        spoil_certificate,
         spoil_client_ca,
     ):
         spoil()
         assert presented(server.address) == before
         assert answer(server.address, roots, client) == "OK"
-    problems = [str(entry["problems"]) for entry in server.told("tls_not_reloaded", 4)]
+    problems = [str(entry["problems"]) for entry in server.told("tls_not_reloaded", 5)]
     said = (
         "tls_private_key: is not a private key",
         "chmod o=",
         "cannot be read",
+        "tls_certificate: is not a certificate",
         "tls_client_ca: is not a certificate",
     )
-    assert [words in problem for words, problem in zip(said, problems, strict=True)] == [True] * 4
+    assert [words in problem for words, problem in zip(said, problems, strict=True)] == [True] * 5
 
 
 def test_files_as_kubernetes_mounts_them(tmp_path: Path) -> None:

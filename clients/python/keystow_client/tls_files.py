@@ -58,7 +58,7 @@ def _certificates(name: str, path: StrPath) -> list[x509.Certificate]:
     data = _read(name, path)
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise ValueError(f"{name}: {path} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)") from None
 
 

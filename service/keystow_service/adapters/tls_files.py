@@ -140,7 +140,7 @@ def _identity(contents: _Contents) -> ServerIdentity:
 def _certificates(name: str, data: bytes, problems: list[str]) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(data)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         problems.append(f"{name}: is not a certificate in PEM form (-----BEGIN CERTIFICATE-----)")
         return []
 
@@ -181,7 +181,7 @@ def _out_of_time(certificate: x509.Certificate) -> str:
 def _is_authority(certificate: x509.Certificate) -> bool:
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound):
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return False
 
 
