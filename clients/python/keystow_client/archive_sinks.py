@@ -1,6 +1,6 @@
 """Where an Export writes to. It goes on from a checkpoint by cutting off what was written after it.
 
-What cannot be cut, such as a pipe, rewrites in place, as far as the Export is concerned.
+What cannot be cut, such as a pipe or a file that is appended to, rewrites in place, as far as the Export is concerned.
 """
 
 from typing import Protocol, cast
@@ -9,7 +9,7 @@ import google_crc32c
 
 from keystow_client.errors import IntegrityError
 from keystow_client.export_models import ExportCheckpoint
-from keystow_client.sinks import FileSink, PathSink, Sink, SinkLike, open_sink
+from keystow_client.sinks import FileSink, PathSink, Sink, SinkLike, appends, open_sink
 from keystow_client.sources import Seekable
 
 _BLOCK_SIZE = 1 << 20
@@ -40,7 +40,7 @@ def open_archive_sink(dest: SinkLike, start: ExportCheckpoint, *, overwrite: boo
         origin = file.tell()
         if continued:
             _require_part(file, origin, start)
-        if _can_be_cut(file, origin + start.archive_size):
+        if not appends(file) and _can_be_cut(file, origin + start.archive_size):
             return CutFile(file, origin)
     return sink
 
@@ -64,8 +64,10 @@ class CutFile(FileSink):
 
 
 def _require_part(file: Cuttable, origin: int, start: ExportCheckpoint) -> None:
-    if not file.readable():
-        raise ValueError("resume_from reads what was exported before: open the file with mode 'r+b'")
+    if appends(file) or not file.readable():
+        raise ValueError(
+            "resume_from reads what was exported before, and cuts what follows it: open the file with mode 'r+b'"
+        )
     crc32c, left = 0, start.archive_size
     while left and (block := file.read(min(left, _BLOCK_SIZE))):
         crc32c = google_crc32c.extend(crc32c, block)

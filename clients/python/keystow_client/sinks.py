@@ -7,12 +7,16 @@ the transfer's thread, one at a time.
 import errno
 import os
 import stat
+import sys
 from io import FileIO, RawIOBase
 from pathlib import Path
 from secrets import token_hex
 from typing import Protocol, TypeAlias
 
 from keystow_client.sources import Seekable
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class Writable(Protocol):
@@ -134,13 +138,13 @@ class FileSink:
 
     @property
     def restartable(self) -> bool:
-        """Pipes cannot take back what was written."""
+        """Pipes, and files that are appended to, cannot take back what was written."""
         return self._untouched or self._origin is not None
 
     def start(self, position: int = 0) -> None:
         """Raises OSError."""
         match self._file:
-            case Seekable() if self._file.seekable():
+            case Seekable() if self._file.seekable() and not appends(self._file):
                 if self._origin is None:
                     self._origin = self._file.tell()
                 self._file.seek(self._origin + position)
@@ -155,6 +159,20 @@ class FileSink:
 
     def discard(self) -> None:
         """As commit."""
+
+
+def appends(file: object) -> bool:
+    """Whether what is written goes to the file's end wherever it stands, so that seeking takes nothing back.
+
+    What a shell opens with >> does, and says that it stands at 0 until something was written.
+    """
+    if sys.platform == "win32":
+        return False
+    try:
+        flags = fcntl.fcntl(file.fileno(), fcntl.F_GETFL)  # type: ignore[attr-defined]  # or it has none
+    except (AttributeError, OSError):
+        return False
+    return bool(flags & os.O_APPEND)
 
 
 def _write_all(file: Writable, data: bytes) -> None:

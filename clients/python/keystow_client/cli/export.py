@@ -17,6 +17,7 @@ from keystow_client.cli.output import Output, describe, human_size
 from keystow_client.cli.partial_archive import PartialArchive, Selection
 from keystow_client.cli.progress import bars
 from keystow_client.cli.session import Session, command
+from keystow_client.cli.standard_output import StandardOutput
 from keystow_client.errors import IntegrityError, KeystowError, Recovery
 from keystow_client.export import CheckpointListener
 from keystow_client.export_models import ArchiveFormat, ErrorPolicy, ExportCheckpoint, ExportEntry, ExportSummary
@@ -102,7 +103,7 @@ async def export(
         keys = await thread.run(partial(_read_keys, keys_from)) if keys_from else None
         wanted = Export(session, address, keys, archive_format, on_error, progress, thread)
         if output == STANDARD:
-            summary = await wanted.to(FileIO(1, "w", closefd=False))
+            summary = await wanted.to(StandardOutput())
         elif archive_format is ArchiveFormat.ZIP:
             summary = await wanted.to(Path(output), overwrite=force)
         else:
