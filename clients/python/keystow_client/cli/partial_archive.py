@@ -12,7 +12,7 @@ from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
-from keystow_client.cli.state import StateError, locked, read_state, remove_state, write_state
+from keystow_client.cli.state import StateError, locked, open_own, read_state, remove_state, write_state
 from keystow_client.export_models import BEGINNING, ErrorPolicy, ExportCheckpoint
 from keystow_client.sinks import permissions_to_keep, publish
 
@@ -80,7 +80,7 @@ class PartialArchive:
         """With what another process has left. Raises StateError if that is nothing, or of another selection."""
         permissions_to_keep(self._path, overwrite=self._overwrite)
         try:
-            self._file = locked(self.part.open("r+b", buffering=0), self.part)
+            self._file = locked(FileIO(open_own(self.part, os.O_RDWR), "r+"), self.part)
         except FileNotFoundError:
             raise StateError(f"there is no unfinished export to {self._path}: leave --continue out") from None
         if os.fstat(self._file.fileno()).st_nlink > 1:  # a process died between two steps of publish
