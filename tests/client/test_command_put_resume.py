@@ -17,11 +17,11 @@ from client.command import Command
 from client.content import names, noise
 from client.relay import Relay
 from client.scripted import Context, ScriptedServer, fail
-from keystow_client import Client
+from keystow_client import Client, KeyManagement
 from keystow_client.cli.addresses import ObjectAddress
 from keystow_client.cli.put_resume import UnfinishedUpload
 from keystow_client.cli.state import StateError
-from servers.keystow import KeystowServer
+from servers.keystow import KeystowServer, keystow_server
 
 MIB = 1 << 20
 DATA = noise(40 * MIB + 7)
@@ -269,13 +269,70 @@ def test_an_expired_upload_begins_anew_and_says_so(
 def test_an_upload_that_another_process_goes_on_with_is_its(
     keystow: Command, server: ScriptedServer, unfinished: tuple[str, ...]
 ) -> None:
-    """This one ends, and takes nothing away from it."""
-    server.storage.next("Put", fail(Code.ABORTED, "UPLOAD_SUPERSEDED", "none"))
-    result = keystow.in_process(*unfinished)
-    assert result.code == 4
-    assert "UPLOAD_SUPERSEDED" in result.err
-    assert len(states(keystow)) == 1
+    """This one ends, takes nothing away from it, and says how to begin anew: for people, and for programs."""
+    [state] = states(keystow)
+    for option in ((), ("--json",)):
+        server.storage.next("Put", fail(Code.ABORTED, "UPLOAD_SUPERSEDED", "none"))
+        result = keystow.in_process(*unfinished, *option)
+        assert result.code == 4
+        assert "UPLOAD_SUPERSEDED" in result.err
+        assert f"remove {state} to begin anew" in result.err
+        assert states(keystow) == [state]
+    assert result.failures[0]["notes"]
     assert not server.storage.requests["AbortPut"]
+
+
+def test_an_upload_that_was_lost_to_another_process_can_begin_anew(
+    real_server: KeystowServer, real_keystow: Command, tenant: str
+) -> None:
+    """As from a machine that has another copy of the state: only what the message advises helps."""
+    port = port_of(real_server)
+    (real_keystow.directory / "file").write_bytes(DATA)
+    put = ("put", "--resume", "file", f"{tenant}:k")
+    killed_after(port, real_keystow, 12 * MIB, 8 * MIB, *put)
+    [state] = states(real_keystow)
+    copy = state.read_bytes()
+    furthest = persisted(real_keystow) + 8 * MIB
+    killed_after(port, real_keystow, 12 * MIB, furthest, *put)
+    ours = state.read_bytes()
+    state.write_bytes(copy)
+    killed_after(port, real_keystow, 12 * MIB, furthest, *put)
+    state.write_bytes(ours)
+    for _ in range(2):
+        result = real_keystow.in_process(*put)
+        assert result.code == 4
+        assert "UPLOAD_SUPERSEDED" in result.err
+        assert f"remove {state} to begin anew" in result.err
+    state.unlink()
+    assert real_keystow.in_process(*put).code == 0
+    assert content_of(real_server, tenant, "k") == DATA
+    assert states(real_keystow) == []
+
+
+def test_another_servers_upload_is_not_forgotten(
+    real_server: KeystowServer, real_keystow: Command, tenant: str, tmp_path: Path
+) -> None:
+    """A command that was given the wrong server says so, and does not begin anew there."""
+    (real_keystow.directory / "file").write_bytes(DATA)
+    put = ("put", "--resume", "file", f"{tenant}:k")
+    killed_after(port_of(real_server), real_keystow, 12 * MIB, 8 * MIB, *put)
+    [state] = states(real_keystow)
+    kept = state.read_bytes()
+    with keystow_server(tmp_path / "another") as another:
+        with Client(another.address) as client:
+            client.register_tenant(
+                tenant, data_center="us", key_management=KeyManagement.PROVIDER, confirm_permanent=True
+            )
+        result = Command(another.address, real_keystow.directory).in_process(*put)
+        assert (result.code, result.lines) == (2, [])
+        assert "RESUME_TOKEN_INVALID" in result.err
+        assert "another server" in result.err
+        assert f"remove {state} to begin anew here" in result.err
+        with Client(another.address) as client:
+            assert list(client.list(tenant)) == []
+    assert state.read_bytes() == kept
+    assert "going on after" in real_keystow.in_process(*put).err
+    assert content_of(real_server, tenant, "k") == DATA
 
 
 @pytest.mark.parametrize("reason", ["OBJECT_EXISTS", "UPLOAD_ID_REUSED"])

@@ -394,6 +394,20 @@ async def test_another_process_goes_on(client: AsyncClient, server: ScriptedServ
     assert server.storage.requests["chunk"][4:] == [(3 * MIB, MIB, True), (4 * MIB, MIB, True), (5 * MIB, 7, True)]
 
 
+async def test_a_token_of_another_server_is_not_given_up(client: AsyncClient, server: ScriptedServer) -> None:
+    """Whoever gave it decides whether to begin anew; nothing is discarded meanwhile."""
+    progress = await interrupted(server, BIG)
+    puts = len(server.storage.requests["Put"])
+    server.storage.next("Put", STOPPING, fail(Code.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID", "restart"))
+    with pytest.raises(KeystowError) as failure:
+        await client.put("acme", "k", BIG, resume_from=progress)
+    assert (failure.value.reason, failure.value.attempts) == ("RESUME_TOKEN_INVALID", 2)
+    assert len(server.storage.requests["Put"]) == puts + 2
+    assert not server.storage.requests["AbortPut"]
+    await client.put("acme", "k", BIG, resume_from=progress)
+    assert server.storage.objects["acme", "k"].data == BIG
+
+
 @pytest.mark.parametrize("source", [b"?" + BIG[1:], BIG[: 2 * MIB]], ids=["other bytes", "too short"])
 async def test_another_source_is_found_out_before_anything_is_sent(
     client: AsyncClient, server: ScriptedServer, source: bytes

@@ -134,8 +134,9 @@ class AsyncClient(AsyncTenants):
         ``resumable`` is by default chosen for more than 16 MiB and for unknown sizes. What can be read only once is
         held in memory from the last byte that the service has for sure, up to ``resume_buffer`` bytes; with 0 it is
         not, and such a source cannot be continued. ``on_upload_progress`` hears, as ``progress`` does, what another
-        process needs to go on: give it there as ``resume_from``, with the same source and arguments. Without a listener
-        an upload that fails for good is discarded.
+        process needs to go on: give it there as ``resume_from``, with the same source and arguments. If the service
+        does not take it (RESUME_TOKEN_INVALID), nothing is begun anew. Without a listener an upload that fails for good
+        is discarded.
 
         Raises TypeError for what cannot be read, SourceChangedError for a file that changed, and whatever the source
         raises.

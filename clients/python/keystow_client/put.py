@@ -83,11 +83,13 @@ class Putter:
                     unsupported = upload.resumable and resuming.wanted is None and error.reason == "NOT_IMPLEMENTED"
                     # By a part of its own broken stream, which arrived late.
                     superseded = resuming.private and error.reason == "UPLOAD_SUPERSEDED"
-                    anew = unsupported or superseded or error.recovery is Recovery.RESTART
+                    # Of another server, perhaps: whoever has kept the token decides what becomes of the upload.
+                    foreign = error.reason == "RESUME_TOKEN_INVALID" and upload.progress is resuming.progress
+                    anew = unsupported or superseded or (error.recovery is Recovery.RESTART and not foreign)
                     if anew:
                         await self._abandon(upload)
                         upload.restart(resumable=upload.resumable and not unsupported)
-                    helps = upload.can_go_on and (anew or error.recovery in FROM_THE_START)
+                    helps = upload.can_go_on and not foreign and (anew or error.recovery in FROM_THE_START)
                     await retries.pause(error, helps=helps, position=position)
         except BaseException:
             if resuming.private:

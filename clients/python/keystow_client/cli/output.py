@@ -73,14 +73,16 @@ class Output:
     def failure(self, subject: str, error: Exception) -> ExitCode:
         """Tell what went wrong with what; gives the exit code."""
         code = exit_code(error)
+        notes = getattr(error, "__notes__", [])
         if self.as_json:
-            self._complain_raw(json.dumps({"error": {"subject": subject, **describe_failure(error)}}))
+            told = {"notes": notes} if notes else {}
+            self._complain_raw(json.dumps({"error": {"subject": subject, **describe_failure(error), **told}}))
             return code
         self._complain(f"keystow: {subject}: {explain(error)}" if subject else f"keystow: {explain(error)}")
         if isinstance(error, KeystowError):
             for violation in error.violations:
                 self._complain(f"  {violation.subject}: {violation.description}")
-        for note in getattr(error, "__notes__", ()):
+        for note in notes:
             self._complain(f"  {note}")
         return code
 

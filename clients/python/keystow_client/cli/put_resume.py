@@ -149,9 +149,22 @@ async def _leave(session: Session, upload: UnfinishedUpload, thread: OwnThread, 
                 await session.client.abort_put(upload.address.tenant, upload.address.key, upload.progress)
         await thread.run(upload.forget)
         return
-    if isinstance(error, SourceChangedError):
-        error.add_note(f"remove {upload.path} to begin anew")
+    _advise(error, upload.path)
     await thread.run(partial(_keep, session, upload))
+
+
+def _advise(error: BaseException, path: Path) -> None:
+    """Say what to do where repeating the command would never help."""
+    match error:
+        case SourceChangedError():
+            error.add_note(f"remove {path} to begin anew")
+        case KeystowError(reason="UPLOAD_SUPERSEDED"):
+            error.add_note(f"if no other process goes on with this upload any more, remove {path} to begin anew")
+        case KeystowError(reason="RESUME_TOKEN_INVALID"):
+            error.add_note(
+                "the upload may have begun at another server, or as another caller: go on there, or "
+                f"remove {path} to begin anew here"
+            )
 
 
 def _state_home() -> Path:
