@@ -26,6 +26,7 @@ from keystow_service.adapters.registry import open_registry
 from keystow_service.adapters.root_key import KeyringError
 from keystow_service.adapters.tls_files import TlsFilesError, WatchedTlsFiles
 from keystow_service.errors import KeystowError
+from keystow_service.keys.announced import AnnouncedDeletions
 from keystow_service.keys.audited import AuditedKeyService
 from keystow_service.keys.checks import KeyChecks
 from keystow_service.keys.data_keys import DataKeys
@@ -182,10 +183,12 @@ async def _open_services(
 ) -> tuple[StorageService, TenantService]:
     database = await stack.enter_async_context(open_registry(settings.registry_in_force()))
     registry = CachedRegistry(database, ttl=_REGISTRY_CACHE_TTL, clock=clock)
-    sites = await _open_sites(settings, registry, audit, clock, stack)
     # Half the interval, so that other replicas know in time that a key is in use here, and do not probe it.
     journal = KeyHealthJournal(registry, database.key_health, interval=settings.key_probe_interval / 2)
     key_health = KeyHealthBook(clock, journal.note, audit.record)
+    health_view = KeyHealthView(key_health, database.key_health)
+    announced = AnnouncedDeletions(registry, health_view, clock)
+    sites = await _open_sites(settings, registry, audit, announced, clock, stack)
     lease_policy = LeasePolicy(
         refresh=settings.lease_refresh_in_force,
         bound=settings.lease_bound,
@@ -236,7 +239,7 @@ async def _open_services(
         CheckKey(sites, checks),
         RenderKeyPolicy(sites, in_kms, settings.kms_principal_arn, settings.deployment_id),
         registry,
-        KeyHealthView(key_health, database.key_health),
+        health_view,
         [site.data_center for site in sites.values()],
         lease_policy.revocation_bound,
     )
@@ -255,7 +258,12 @@ async def _in_background(work: Coroutine[None, None, None]) -> AsyncIterator[Non
 
 
 async def _open_sites(
-    settings: Settings, registry: TenantRegistry, audit: AuditLog, clock: Clock, stack: AsyncExitStack
+    settings: Settings,
+    registry: TenantRegistry,
+    audit: AuditLog,
+    announced: AnnouncedDeletions,
+    clock: Clock,
+    stack: AsyncExitStack,
 ) -> Sites:
     """Every data centre: its store and its keys, each on this machine or elsewhere."""
     stores = {
@@ -269,7 +277,7 @@ async def _open_sites(
     sites = {}
     for name, place in settings.data_centers.items():
         data_center = DataCenter(name, place.display_name or name, place.region)
-        keys, provider_key = await _open_keys(place, settings, audit, turns[place.region], clock, stack)
+        keys, provider_key = await _open_keys(place, settings, audit, turns[place.region], announced, clock, stack)
         sites[name] = Site(data_center, stores[name], keys, provider_key)
     return sites
 
@@ -279,6 +287,7 @@ async def _open_keys(
     settings: Settings,
     audit: AuditLog,
     turns: KmsTurns,
+    announced: AnnouncedDeletions,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> tuple[KeyService, KeyArn]:
@@ -293,7 +302,9 @@ async def _open_keys(
     if place.provider_key_arn is not None:
         from keystow_service.adapters.kms import open_kms  # noqa: PLC0415 - as above
 
-        kms = await stack.enter_async_context(open_kms(place.region, endpoint=place.kms_endpoint, around=rationed))
+        kms = await stack.enter_async_context(
+            open_kms(place.region, endpoint=place.kms_endpoint, around=rationed, announced=announced)
+        )
         return kms, KeyArn.parse(place.provider_key_arn)
     paths = settings.keyring_path, settings.keyring_path.with_name("root.key")
     admin = KeyringAdmin(*paths, clock)

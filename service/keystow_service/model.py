@@ -199,8 +199,9 @@ class KeyHealth:
         if seen.operation is KmsOperation.DESCRIBE_KEY and seen.state is KeyState.ENABLED:
             # That a key may be used, and that its store answers, only its use proves.
             return known in (KeyState.ENABLED, KeyState.ACCESS_DENIED, KeyState.UNAVAILABLE)
-        if seen.state is KeyState.ACCESS_DENIED:
-            return by_others and known not in (KeyState.ENABLED, KeyState.ACCESS_DENIED)
+        if seen.state is KeyState.ACCESS_DENIED:  # says nothing of the key itself
+            announced = self.newest.deletion_time is not None and seen.time < self.newest.deletion_time
+            return announced or (by_others and known not in (KeyState.ENABLED, KeyState.ACCESS_DENIED))
         return by_others and known is KeyState.ACCESS_DENIED and seen.state is KeyState.ENABLED
 
 

@@ -252,6 +252,22 @@ async def test_a_description_ends_what_it_contradicts(world: World) -> None:
     assert (known.newest.state, known.last_success_time) == (KeyState.ACCESS_DENIED, None)
 
 
+async def test_an_announced_deletion_outlasts_the_grants(world: World) -> None:
+    """A customer who takes away everything stops neither the deletion nor its being told, until its date."""
+    acme = world.acme.tenant_id
+    date = START + timedelta(days=7)
+    pending = KmsKeyPendingDeletionError("refused", deletion_time=date.isoformat())
+    for refusal in (pending, DENIED):
+        for operation in (SEALING, OPENING):
+            world.health.of(operation).failed(acme, refusal)
+    known = world.health.get(acme)
+    assert known is not None
+    assert (known.newest.state, known.newest.deletion_time) == (KeyState.PENDING_DELETION, date)
+    world.clock.advance(timedelta(days=7).total_seconds())
+    world.health.of(SEALING).failed(acme, DENIED)
+    assert shown(world) is KeyState.ACCESS_DENIED
+
+
 def shown(world: World) -> KeyState:
     known = world.health.get(world.acme.tenant_id)
     assert known is not None

@@ -19,11 +19,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from keystow_service.adapters import kms_errors
-from keystow_service.adapters.kms_explained import ExplainedKms
+from keystow_service.adapters.kms_explained import Announced, ExplainedKms
 from keystow_service.adapters.kms_limits import LimitedKms
 from keystow_service.errors import KeystowError, KmsKeyArnInvalidError
 from keystow_service.keys.repeated import RepeatedKeyService, RepeatPolicy
-from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyOrigin, KeyState
+from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyObservation, KeyOrigin, KeyState
 from keystow_service.ports import EncryptionContext, KeyService
 
 if TYPE_CHECKING:
@@ -66,6 +66,10 @@ class KmsPatience:
     explanation: float = 2.0
 
 
+async def _nothing_announced(arn: KeyArn, context: EncryptionContext) -> KeyObservation | None:  # noqa: ARG001 - Announced's
+    return None
+
+
 @asynccontextmanager
 async def open_kms(
     region: str,
@@ -74,11 +78,12 @@ async def open_kms(
     session: AioSession | None = None,
     patience: KmsPatience | None = None,
     around: Callable[[KeyService], KeyService] = lambda kms: kms,
+    announced: Announced = _nothing_announced,
 ) -> AsyncIterator[KeyService]:
     """KMS of one region, with the credentials that botocore finds, or the session's. ``endpoint`` replaces AWS's own.
 
     What ``around`` puts around it sees every request that KMS gets: the client's own retries are off, and ours
-    (keys/repeated.py) are in front.
+    (keys/repeated.py) are in front. ``announced`` is asked about deletions that KMS does not tell of.
     """
     patience = patience or KmsPatience()
     config = AioConfig(
@@ -89,7 +94,7 @@ async def open_kms(
     )
     session = session or AioSession()
     async with session.create_client("kms", region_name=region, endpoint_url=endpoint, config=config) as client:
-        explained = ExplainedKms(around(AwsKms(client, patience)), patience.explanation)
+        explained = ExplainedKms(around(AwsKms(client, patience)), announced, patience.explanation)
         repeat = RepeatPolicy(attempts=patience.attempts, total=patience.call)
         yield RepeatedKeyService(LimitedKms(explained), repeat, SystemRandom().random)
 

@@ -214,14 +214,21 @@ def by_description(key: KeyDescription) -> Verdict | None:
     if key.transitioning:
         return TRANSITIONING
     verdict = _BY_STATE.get(key.state)
-    if verdict is PENDING_DELETION and key.deletion_time is not None:
-        return replace(
-            verdict,
-            message=f"The KMS key is scheduled for deletion on {key.deletion_time:%Y-%m-%d %H:%M} UTC. Until then its "
-            "owner can cancel the deletion and enable the key; afterwards the data is unreadable for good.",
-            deletion_time=key.deletion_time,
-        )
+    if verdict is PENDING_DELETION:
+        return pending_deletion(key.deletion_time)
     return verdict
+
+
+def pending_deletion(date: datetime | None) -> Verdict:
+    """The verdict on a key that is to be deleted, where it is known when."""
+    if date is None:
+        return PENDING_DELETION
+    return replace(
+        PENDING_DELETION,
+        message=f"The KMS key is scheduled for deletion on {date:%Y-%m-%d %H:%M} UTC. Until then its owner can cancel "
+        "the deletion and enable the key; afterwards the data is unreadable for good.",
+        deletion_time=date,
+    )
 
 
 def by_text(code: str, text: str) -> Verdict:
