@@ -12,7 +12,7 @@ $(READY): uv.lock requirements-dev.txt pyproject.toml protos/pyproject.toml serv
 	@echo "Setting up .venv; the first time this takes a minute, on a slow machine or line several."
 	@deploy/environment.sh
 
-demo: $(READY) ## about a minute: back up, restore, disable a key, tamper, on a real server
+demo: $(READY) ## about a minute: back up, restore, kill the server, export, disable a key, tamper, on a real server
 	@$(BIN)/python deploy/demo.py
 
 run: $(READY) ## a server on 127.0.0.1:50051 that keeps its data in ./data

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from keystow_client import Client, KeyManagement, KeystowError
+from keystow_client import Client, KeyManagement, KeystowError, UploadProgress
 
 BIN = Path(sys.executable).parent
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -113,15 +113,21 @@ class Demo:
     def _interruption(self) -> None:
         big, restored = self._folder / "big", self._folder / "big-resumed"
 
-        def killing(done: int) -> None:
-            if done >= BIG // 2 and not self._server.killed:
+        going = Going()
+
+        def killing(sent: int) -> None:
+            going.sent(sent)
+            if sent >= BIG // 2 and going.safe and not self._server.killed:
                 self._server.kill()
                 self._server.start()
 
         with self._step("The server is killed (SIGKILL) in the middle of a 256 MiB Put, and another one is started"):
-            self._client.put("globex", "resumed", big, progress=killing)
+            self._client.put("globex", "resumed", big, progress=killing, on_upload_progress=going.told)
             require(self._server.killed, "the server was not killed")
-            say("the client went on with the new process by itself, from the last byte that was safe")
+            require(going.starts != [], "the client never went back to what was safe")
+            say(f"the last progress that the dead server had told: {going.safe} bytes are safe")
+            say(f"the client's first progress with the new process: {min(going.starts)} bytes")
+            require(min(going.starts) >= going.safe, "the client sent again what was safe")
             self._client.get("globex", "resumed", restored)
             require(filecmp.cmp(big, restored, shallow=False), "the restored file differs")
             say("restored, and identical")
@@ -131,11 +137,18 @@ class Demo:
         archive, unpacked = self._folder / "acme.tar", self._folder / "unpacked"
         with self._step("Export all of a tenant's objects with keystow, and unpack them with the system's tar"):
             self._keystow("export", "acme", "-o", str(archive))
-            names = run_command("tar", "-tf", archive).splitlines()
+            names = run_command("tar", "-tf", archive, "--quoting-style=literal").splitlines()
             unpacked.mkdir()
             run_command("tar", "-xf", archive, "-C", unpacked)
             require_same_tree(self._folder / "tree", unpacked / "backup" / "tree")
-            say(f"{archive.stat().st_size / MIB:.1f} MiB with {len(names)} members; the tree in it is identical")
+            manifests = sorted(unpacked.glob(".keystow/MANIFEST-*.jsonl"))
+            entries = [json.loads(line) for each in manifests for line in each.read_text("ascii").splitlines()]
+            stored = sorted(each.key for each in self._client.list("acme"))
+            require(sorted(each["key"] for each in entries) == stored, "the manifests tell of other objects")
+            members = [each["member"] for each in entries] + [str(each.relative_to(unpacked)) for each in manifests]
+            require(sorted(names) == sorted(members), "tar lists other members")
+            say(f"{archive.stat().st_size / MIB:.1f} MiB; tar lists exactly the {len(stored)} objects that are stored")
+            say(f"and {len(manifests)} manifests; the tree in it is identical")
 
     def _revocation(self, arn: str) -> None:
         with self._step("The customer disables the key: backup and restore stop"):
@@ -212,6 +225,26 @@ class Demo:
 
     def _keystow(self, *arguments: str) -> str:
         return run_command(BIN / "keystow", "--address", self._address, *arguments)
+
+
+class Going:
+    """How far an interrupted Put came, as its callbacks tell in order."""
+
+    def __init__(self) -> None:
+        self.safe = 0  # bytes; the most that had been told when the client first went back
+        self.starts: list[int] = []  # bytes; the first progress of each stream since then
+        self._sent = 0
+
+    def told(self, progress: UploadProgress) -> None:
+        """A server has so much for sure."""
+        if not self.starts:
+            self.safe = max(self.safe, progress.persisted_size)
+
+    def sent(self, size: int) -> None:
+        """The client has sent so much. If that is not more than before, a new stream begins."""
+        if size <= self._sent:
+            self.starts.append(size)
+        self._sent = size
 
 
 class DemoServer:
