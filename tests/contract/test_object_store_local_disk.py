@@ -56,6 +56,23 @@ async def main(root, task, *arguments):
                 await fill(store, arguments[0])
             case "fill":
                 await fill(store, arguments[0])
+            case "outgrow-journal":
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (int(arguments[1]), resource.RLIM_INFINITY))
+                await write_resumable(store, arguments[0])
+                resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                await write_resumable(store, arguments[0])
+
+async def write_resumable(store, name):
+    try:
+        upload = await store.begin_resumable(name, Absent(), lambda number, *_: number == 3 and print("durable"))
+        print("begun")
+        for _ in range(3):
+            await upload.write(bytearray(b"x"))
+        await upload.commit(bytearray(b"x"))
+        print("stored")
+    except KeystowError as error:
+        print(type(error).__name__)
 
 async def fill(store, name):
     old = await store.begin(name, Absent()).commit(bytearray(b"old"))
@@ -222,6 +239,22 @@ async def test_full_disk(tmp_path: Path, task: str) -> None:
         go(process)
         told = process.communicate()[0].splitlines()
     assert told == ["StoreFullError", "b'old'", "stored"]
+
+
+@pytest.mark.parametrize(
+    ("room", "refused"),
+    [(1000, ["StoreFullError"]), (1100, ["begun", "StoreFullError"])],
+    ids=["beginning", "part"],
+)
+async def test_full_disk_under_a_journal(tmp_path: Path, room: int, refused: list[str]) -> None:
+    """What the system takes only a part of, a journal's beginning or its entry of a part, does not pass for durable.
+
+    A journal begins with 1,048 bytes and has 24 for each part. The parts here have one byte, and the last is the third.
+    """
+    with other_process(str(tmp_path), "outgrow-journal", NAME, str(room)) as process:
+        go(process)
+        told = process.communicate()[0].splitlines()
+    assert told == [*refused, "begun", "durable", "stored"]
 
 
 @pytest.mark.parametrize(

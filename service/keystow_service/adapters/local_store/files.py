@@ -217,7 +217,7 @@ class StoreFiles:
                 sync_directory(path.parent)
 
 
-def write_all(descriptor: int, offset: int, data: bytearray) -> None:
+def write_all(descriptor: int, offset: int, data: bytes | bytearray) -> None:
     """Write all of it, however little the system takes at a time."""
     view = memoryview(data)
     while view:

@@ -75,7 +75,7 @@ class ResumableFiles:
         journal = self._files.create_temp()
         try:
             begun = int(self._clock.now().timestamp())
-            os.pwrite(journal.descriptor, _HEAD.pack(writer.owner, begun, name.encode()), 0)
+            write_all(journal.descriptor, 0, _HEAD.pack(writer.owner, begun, name.encode()))
             os.fsync(journal.descriptor)
             journal.path.rename(self._journal(writer.upload_id))
             with _file(self._data(writer.upload_id), create=True):
@@ -111,7 +111,7 @@ class ResumableFiles:
             if found != parts:
                 raise _superseded()
             owner = secrets.token_bytes(16)
-            os.pwrite(journal, owner, 0)
+            write_all(journal, 0, owner)
             os.ftruncate(journal, _HEAD.size + parts.count * _PART.size)
             os.fsync(journal)
             with _file(self._data(upload_id)) as data:
@@ -126,7 +126,7 @@ class ResumableFiles:
             with _file(self._data(writer.upload_id)) as data:
                 write_all(data, offset, part)
                 os.fdatasync(data)
-            os.pwrite(journal, _PART.pack(part_id, len(part)), _HEAD.size + (number - 1) * _PART.size)
+            write_all(journal, _HEAD.size + (number - 1) * _PART.size, _PART.pack(part_id, len(part)))
             os.fdatasync(journal)
         return part_id.hex()
 
@@ -147,7 +147,7 @@ class ResumableFiles:
             self._remove(journal, upload_id)
 
     def _remove(self, journal: int, upload_id: str) -> None:
-        os.pwrite(journal, _NOBODY, 0)  # for those who wait for the lock
+        write_all(journal, 0, _NOBODY)  # for those who wait for the lock
         self._data(upload_id).unlink(missing_ok=True)
         self._journal(upload_id).unlink(missing_ok=True)
         sync_directory(self._directory)
