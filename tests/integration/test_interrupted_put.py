@@ -11,15 +11,16 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import google_crc32c
 import pytest
 
 from client.relay import Relay
-from keystow.v1.storage_pb2 import ObjectInfo
-from rpc.interrupted import ResumablePut, begin, expect_one_or_none, interrupted, resume, rival
-from rpc.wire import MIB, content, get, new_upload_id
+from keystow.v1.storage_pb2 import ListRequest, ObjectInfo, UploadProgress
+from rpc.interrupted import PART, ResumablePut, begin, expect_one_or_none, interrupted, resume, rival
+from rpc.wire import MIB, TIMEOUT, Failure, content, finish, get, new_upload_id
 from servers.forked import Nursery, nursery
 from servers.in_process import DATA_CENTER, Server, attached, register
 from servers.keystow import KeystowServer
@@ -35,6 +36,8 @@ CUTS = 20
 TENANT = "acme"
 
 Settings = Mapping[str, str]
+Cut = Callable[[ResumablePut], Awaitable[None]]
+Sending = Callable[[Server, Cut], Awaitable[None]]  # what a client sends, and the cut at its end
 
 
 @contextmanager
@@ -73,7 +76,7 @@ class Backup:
             self.stream = await resume(server, self.stream, self.token)
         return self.stream
 
-    async def send(self, server: Server, stop: int, cut: Callable[[ResumablePut], Awaitable[None]]) -> None:
+    async def send(self, server: Server, cut: Cut, *, stop: int) -> None:
         """Send on from what is persisted up to ``stop``, and cut. Progress is taken as it comes."""
         stream = await self.open(server)
         listening = asyncio.create_task(self._listen(stream))
@@ -117,17 +120,17 @@ async def running(processes: Nursery, data_dir: Path, settings: Settings) -> Asy
             yield server
 
 
-async def cut_client(backup: Backup, process: KeystowServer, data_dir: Path, stop: int) -> None:
+async def cut_client(sending: Sending, process: KeystowServer, data_dir: Path) -> None:
     """The client's call goes."""
 
     async def cancel(stream: ResumablePut) -> None:
         stream.call.cancel()
 
     async with attached(process.address, data_dir) as server:
-        await backup.send(server, stop, cancel)
+        await sending(server, cancel)
 
 
-async def cut_connection(backup: Backup, process: KeystowServer, data_dir: Path, stop: int) -> None:
+async def cut_connection(sending: Sending, process: KeystowServer, data_dir: Path) -> None:
     """The connection is reset."""
     with ExitStack() as connection:
         relay = connection.enter_context(Relay(int(process.address.rpartition(":")[2])))
@@ -136,17 +139,20 @@ async def cut_connection(backup: Backup, process: KeystowServer, data_dir: Path,
             await asyncio.to_thread(connection.close)
 
         async with attached(relay.address, data_dir) as server:
-            await backup.send(server, stop, reset)
+            await sending(server, reset)
 
 
-async def cut_server(backup: Backup, process: KeystowServer, data_dir: Path, stop: int) -> None:
+async def cut_server(sending: Sending, process: KeystowServer, data_dir: Path) -> None:
     """The server is killed."""
 
     async def kill(_: ResumablePut) -> None:
         await asyncio.to_thread(process.kill)
 
     async with attached(process.address, data_dir) as server:
-        await backup.send(server, stop, kill)
+        await sending(server, kill)
+
+
+KINDS = [cut_client, cut_connection, cut_server]
 
 
 @PLACES
@@ -156,8 +162,7 @@ async def test_twenty_cuts(place: Place, moto: MotoServer, processes: Nursery, d
     sys.stdout.write(f"the same again: KEYSTOW_CUTS={seed}\n")  # pytest shows it where the test fails
     chance = random.Random(seed)  # noqa: S311 - reproducible, not secret
     points = sorted(chance.randrange(SIZE) for _ in range(CUTS))
-    kinds = [chance.choice([cut_client, cut_connection, cut_server]) for _ in range(CUTS - 3)]
-    kinds += [cut_client, cut_connection, cut_server]
+    kinds = [*KINDS, *(chance.choice(KINDS) for _ in range(CUTS - len(KINDS)))]
     chance.shuffle(kinds)
     backup = Backup(data)
     with place(moto) as settings:
@@ -165,7 +170,7 @@ async def test_twenty_cuts(place: Place, moto: MotoServer, processes: Nursery, d
             await register(server, TENANT)
         for point, cut in zip(points, kinds, strict=True):
             with processes.server(tmp_path, settings) as process:
-                await cut(backup, process, tmp_path, max(point, backup.persisted))
+                await cut(partial(backup.send, stop=max(point, backup.persisted)), process, tmp_path)
         assert backup.persisted > 0
         async with running(processes, tmp_path, settings) as server:
             info = await backup.finish(server)
@@ -173,6 +178,68 @@ async def test_twenty_cuts(place: Place, moto: MotoServer, processes: Nursery, d
             read = await get(server, TENANT, "key")
             assert read.object == info
             assert read.data == data
+
+
+@PLACES
+@pytest.mark.parametrize("cut", KINDS)
+@pytest.mark.parametrize(
+    ("committed", "by_token"),
+    [(False, True), (False, False), (True, True)],
+    ids=["at_once-token", "at_once-upload_id", "committed"],
+)
+async def test_cut_behind_the_finish(
+    place: Place,
+    moto: MotoServer,
+    processes: Nursery,
+    data: bytes,
+    tmp_path: Path,
+    cut: Callable[[Sending, KeystowServer, Path], Awaitable[None]],
+    *,
+    committed: bool,
+    by_token: bool,
+) -> None:
+    """The answer to PutFinish is lost, at once or certainly after the commit: another process gives it.
+
+    It does so as often as it is asked, whether from the token or from the beginning, and stores nothing more.
+    """
+    data = data[: 12 * MIB]
+    put: ResumablePut
+    standing: list[str] = []
+
+    async def all_of_it(server: Server, cut: Cut) -> None:
+        nonlocal put, standing
+        put = await begin(server, TENANT)
+        await put.send(data)
+        await put.told_of(PART)
+        await put.call.write(finish(len(data), crc32c=google_crc32c.value(data)))
+        if committed:
+            async with asyncio.timeout(TIMEOUT):
+                while not standing:
+                    standing = await versions(server)
+        await cut(put)
+
+    with place(moto) as settings:
+        async with running(processes, tmp_path, settings) as server:
+            await register(server, TENANT)
+        with processes.server(tmp_path, settings) as process:
+            await cut(all_of_it, process, tmp_path)
+        ways = [put.progress[-1], UploadProgress()]
+        async with running(processes, tmp_path, settings) as server:
+            first = await rival(server, put, ways[0 if by_token else 1], data)
+            if settings and not committed and isinstance(first, Failure):  # the killed server's last request came late
+                assert first.reason in {"UPLOAD_EXPIRED", "STORE_UNAVAILABLE"}
+                first = await rival(server, put, UploadProgress(), data)
+            assert [await rival(server, put, way, data) for way in ways] == [first, first]
+            read = await get(server, TENANT, "key")
+            assert (read.object, read.data) == (first, data)
+            assert await versions(server) == [read.object.version_id]
+            if committed:
+                assert standing == [read.object.version_id]
+
+
+async def versions(server: Server) -> list[str]:
+    """Of all objects that stand."""
+    return [each.version_id for each in (await server.storage.List(ListRequest(tenant_id=TENANT))).objects]
 
 
 @PLACES
