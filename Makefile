@@ -1,6 +1,6 @@
 # keystow's tasks. `make` lists them. Each sets up what it needs by itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check revocation vectors protos docs requirements clean
+.PHONY: help demo run test revocation exports vectors check container protos docs requirements clean
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -25,6 +25,9 @@ test: $(READY) ## all tests
 revocation: $(READY) ## a few minutes: how long plaintext flows after a key is disabled, in 100 trials; ARGS="--trials 6" for fewer
 	@PYTHONPATH=bench:tests $(BIN)/python -m revocation $(ARGS)
 
+exports: $(READY) ## ten minutes: the memory that an export of 100,000 objects takes; ARGS="--objects 10000" for fewer
+	@PYTHONPATH=bench:tests $(BIN)/python -m export_memory $(ARGS)
+
 vectors: $(READY) ## only the known answers from outside
 	@$(BIN)/python -m pytest tests/vectors
 
@@ -43,6 +46,9 @@ check: $(READY) ## lint, types, layers, contract, and that nothing generated is 
 		&& diff build/requirements-dev.txt requirements-dev.txt \
 		|| { echo "the exported requirements are stale: run make requirements"; exit 1; }; fi
 	@echo "check: all good"
+
+container: $(READY) ## three minutes, as root on Debian: the image and deploy/compose.yaml, without Docker
+	@deploy/container/check.sh
 
 protos: $(READY) ## generate protos/python from the .proto files
 	@protos/generate.sh

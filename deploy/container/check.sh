@@ -9,6 +9,7 @@ cd "$(dirname "$0")/../.."
 
 skip() {
     echo "container-check: SKIPPED, nothing was shown: $1"
+    if [ "${CI:-}" = true ]; then fail "with CI=true a skip is a failure"; fi
     exit 0
 }
 
