@@ -232,6 +232,25 @@ async def test_one_request_serves_all_who_wait(world: World) -> None:
     assert (world.gate.generated, world.gate.unwrapped) == (1, 1)
 
 
+@pytest.mark.parametrize("first", ["probe", "use"])
+async def test_a_probe_and_a_use_share_a_request(world: World, first: str) -> None:
+    """Whichever comes first; and the data key stays, for there is somebody who uses it."""
+    asking: list[Awaitable[object]] = [world.keys.probe(world.acme), world.keys.for_sealing(world.acme)]
+    await asyncio.gather(*(asking if first == "probe" else reversed(asking)))
+    await world.keys.for_sealing(world.acme)
+    assert world.gate.generated == 1
+
+
+async def test_each_who_waits_is_told_in_an_exception_of_his_own(world: World) -> None:
+    """One that several raise holds the frames of all of them, with what is in these."""
+    world.admin.disable(world.arn)
+    ends = await asyncio.gather(*(world.keys.for_sealing(world.acme) for _ in range(3)), return_exceptions=True)
+    assert [type(end) for end in ends] == [KmsKeyDisabledError] * 3
+    assert len({id(end) for end in ends}) == 3
+    assert {str(end) for end in ends} == {str(ends[0])}
+    assert world.gate.generated == 1
+
+
 STREAMS = 20
 
 

@@ -1,5 +1,6 @@
 """One tenant's data keys for sealing: each serves many objects, under the lease that GenerateDataKey renews."""
 
+import asyncio
 from dataclasses import dataclass
 
 from keystow_service.audit import KeyUse
@@ -34,6 +35,7 @@ class SealingKeys:
         self._failures = failures
         self._newest: _Generated | None = None
         self._request: SharedRequest[_Generated] | None = None
+        self._wanted = False
         self._expiry = Expiry(self.lease, self.drop)
 
     async def for_object(self) -> HeldKey:
@@ -63,10 +65,7 @@ class SealingKeys:
     async def probe(self) -> None:
         """See DataKeys.probe."""
         if self.lease.due():
-            if self._newest is None:
-                await self._proving(self._make)
-            else:
-                await self._generate().answer()
+            await self._generate(wanted=self._newest is not None).answer()
 
     def drop(self) -> None:
         """Forget what is cached."""
@@ -83,19 +82,25 @@ class SealingKeys:
         if self.lease.live() and self.lease.due():
             self._generate()
 
-    def _generate(self) -> SharedRequest[_Generated]:
-        """The request under way, or a new one."""
+    def _generate(self, *, wanted: bool = True) -> SharedRequest[_Generated]:
+        """The request under way, or a new one. What nobody ``wanted`` is not cached, nor warned of if it fails."""
         if self._request is None:
-            self._request = SharedRequest(self._ask(), self._failures.finished)
+            self._wanted = False
+            self._request = SharedRequest(self._ask(), self._finished)
+        self._wanted = self._wanted or wanted
         return self._request
 
-    async def _make(self) -> DataKey:
-        return await self._key.service.generate_data_key(self._key.arn, self._key.context)
-
     async def _ask(self) -> _Generated:
+        key = self._key
         try:
-            self._newest = _Generated(await self._proving(self._make))
-            self._expiry.watch()
-            return self._newest
+            made = _Generated(await self._proving(lambda: key.service.generate_data_key(key.arn, key.context)))
+            if self._wanted:
+                self._newest = made
+                self._expiry.watch()
+            return made
         finally:
             self._request = None
+
+    def _finished(self, task: asyncio.Task[_Generated]) -> None:
+        if self._wanted:
+            self._failures.finished(task)

@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from copy import copy
 from typing import Any, Generic, TypeVar
 
+from keystow_service.errors import KeystowError
 from keystow_service.keys.trouble import Trouble, time_to_tell, trouble
 
 T = TypeVar("T")
@@ -24,7 +26,10 @@ class SharedRequest(Generic[T]):
     async def answer(self) -> T:
         """Raises what the request raises; just before the caller's own deadline, what it met last."""
         async with self._trouble.told_at(time_to_tell()):
-            return await asyncio.shield(self._task)
+            try:
+                return await asyncio.shield(self._task)
+            except KeystowError as error:
+                raise copy(error) from None  # each has his own, whose traceback holds what his frames hold
 
     async def aclose(self) -> None:
         """Give it up."""

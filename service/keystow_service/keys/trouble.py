@@ -26,7 +26,6 @@ class Trouble:
             async with asyncio.timeout_at(time):
                 yield
         except TimeoutError:
-            # Each who waits is told in an exception of his own: its traceback holds what his frames hold.
             raise copy(self.last) or KmsUnavailableError(
                 "KMS did not answer before the deadline of the call. Try again.", retry_after=1.0
             ) from None
