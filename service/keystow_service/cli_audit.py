@@ -26,6 +26,7 @@ from keystow_service.adapters.audit.keys import (
     public_pem,
 )
 from keystow_service.adapters.audit.reconcile import Reconciliation, Window
+from keystow_service.adapters.audit.running import running_writers
 from keystow_service.adapters.audit.source import files_in
 from keystow_service.adapters.audit.verify import verify as findings_in
 from keystow_service.cli_config import ConfigOption, refuse, settings_in_force
@@ -66,6 +67,14 @@ def verify(
     partial: Annotated[
         bool, typer.Option("--partial", help="Older files, and files of other servers, need not be there.")
     ] = False,
+    ended: Annotated[
+        bool,
+        typer.Option(
+            "--ended",
+            help="Nobody writes these files any more: a chain without its end is wrong, unless others saw it so. "
+            "Of the server's own files that is seen without.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     config: ConfigOption = None,
 ) -> None:
@@ -73,10 +82,20 @@ def verify(
     with _explained():
         settings = settings_in_force(config)
         chosen = _audit_files(files, settings)
+        directory = settings.audit_files.directory
+        own = all(path.resolve().parent == directory.resolve() for path in chosen)
         keys = _public_keys(public_key, config)
         claims = [claim for path in anchors or () for claim in read_anchors(path)]
         with ProgressLine(2 * sum(path.stat().st_size for path in chosen)) as progress:
-            found = findings_in(chosen, keys, anchors=claims, partial=partial, progress=progress.add)
+            found = findings_in(
+                chosen,
+                keys,
+                anchors=claims,
+                partial=partial,
+                running=running_writers(directory) if own else frozenset(),
+                ended=ended or own,
+                progress=progress.add,
+            )
             wrong, notes = _print(found, progress, as_json=as_json)
     if as_json:
         summary = {"files": len(chosen), "anchors": len(claims), "wrong": wrong, "notes": notes}

@@ -1,5 +1,6 @@
 """``keystow-service audit verify | public-key | object-hash | tenant-hash-key``."""
 
+import asyncio
 import hmac
 import json
 import shutil
@@ -8,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from audit.command import audit
-from audit.writing import TENANT, entries_in, entries_of, files_of, lines_of, small_files, write_now
+from audit.writing import (
+    TENANT,
+    entries_in,
+    entries_of,
+    files_of,
+    lines_of,
+    open_log,
+    rpc,
+    small_files,
+    write_now,
+)
 from keystow_service.adapters.audit.line import digest
 
 
@@ -75,7 +86,7 @@ def test_anchors(folder: Path) -> None:
     none = audit(folder, "verify", "--anchors", "other.log")  # else it would look as if they had held
     assert (none.code, "other.log has no checkpoint" in none.errors) == (2, True)
     last.write_bytes(b"\n".join((*lines[:-2], b"")))
-    assert audit(folder, "verify").code == 0  # as if the server had been killed
+    assert "truncated" not in audit(folder, "verify").output
     anchored = audit(folder, "verify", "--anchors", "server.log")
     assert anchored.code == 1
     assert "ends with line 15, but line 17 was seen by server.log:2" in anchored.output
@@ -112,12 +123,54 @@ def test_bad_input(folder: Path, arguments: list[str], says: str) -> None:
     assert "Traceback" not in said.errors
 
 
+def cut(folder: Path) -> None:
+    """The newest two lines are gone: those that end the chain."""
+    last = files_of(folder / "data" / "audit")[-1]
+    last.write_bytes(b"\n".join((*lines_of(last)[:-2], b"")))
+
+
+def test_a_chain_that_is_cut_short(folder: Path) -> None:
+    """The server does not run, and nobody saw the chain end so: exit code 1. Of copies one has to say that it ended."""
+    cut(folder)
+    said = audit(folder, "verify")
+    assert (said.code, "unended: has no end after line 15" in said.output) == (1, True)
+    (folder / "key.pem").write_text(audit(folder, "public-key").output)
+    shutil.copytree(folder / "data" / "audit", folder / "copy")
+    said = audit(folder, "verify", "--public-key", "key.pem", "copy")
+    assert (said.code, "open: has no end after line 15" in said.output) == (0, True)
+    said = audit(folder, "verify", "--public-key", "key.pem", "--ended", "copy")
+    assert (said.code, "unended: has no end after line 15" in said.output) == (1, True)
+
+
+def test_a_writer_that_was_killed(folder: Path) -> None:
+    """What is left is where the next one saw it end, so nothing was cut off since."""
+    cut(folder)
+    write_now(folder / "data" / "audit", 1)
+    said = audit(folder, "verify")
+    assert (said.code, ": open: has no end after line 15" in said.output) == (0, True)
+    assert "line 15 was seen by" in said.output
+    cut(folder)  # of the next one
+    assert audit(folder, "verify").code == 1
+
+
+async def test_a_writer_that_runs(folder: Path) -> None:
+    """Of the server's own files it is seen that they have no end yet, whatever file it writes."""
+    async with open_log(folder / "data" / "audit", policy=small_files(2000)) as log:
+        for number in range(9):
+            log.record(rpc(number))
+            await log.durable()
+        assert len(files_of(folder / "data" / "audit")) == 6
+        said = await asyncio.to_thread(audit, folder, "verify")
+        assert (said.code, said.output.count(": open: "), "its writer runs" in said.output) == (0, 1, True)
+    assert audit(folder, "verify").output == "6 files: nothing wrong\n"
+
+
 def test_an_emptied_file_is_named(folder: Path) -> None:
     """Of a file without a line the note says which one it is."""
     writer = "20260101T000000000Z-00000000"
     (folder / "data" / "audit" / f"{writer}.000001.jsonl").touch()
     said = audit(folder, "verify")
-    assert f"data/audit/{writer}.000001.jsonl: open: has no end after line 0." in said.output
+    assert f"data/audit/{writer}.000001.jsonl: unended: has no end after line 0." in said.output
 
 
 def test_finding_an_object(folder: Path) -> None:

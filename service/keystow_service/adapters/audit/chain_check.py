@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -22,11 +23,19 @@ from keystow_service.adapters.audit.line import (
 from keystow_service.adapters.audit.source import Claim, Line
 
 
+class Life(Enum):
+    """What is known of a writer."""
+
+    RUNS = auto()
+    ENDED = auto()
+    UNKNOWN = auto()
+
+
 class ChainCheck:
     """Goes through the lines of one writer, in the order of its files."""
 
     def __init__(
-        self, writer: str, keys: Sequence[Ed25519PublicKey], claims: Iterable[Claim], *, partial: bool
+        self, writer: str, keys: Sequence[Ed25519PublicKey], claims: Iterable[Claim], *, partial: bool, life: Life
     ) -> None:
         """``claims`` are others' about this chain. ``partial``: its beginning need not be there."""
         self._writer = writer
@@ -35,10 +44,12 @@ class ChainCheck:
         for claim in claims:
             self._claims[claim.end.seq].append(claim)
         self._partial = partial
+        self._life = life
         self._begun = False
         self._seq, self._hash = 0, NOTHING  # of the last line
         self._unsigned = 0
         self._unsigned_since = ""
+        self._signed = 0  # the number of the last line with a signature
         self._stopped = self._closed = False
         self._trouble: Kind | None = None  # what the last line was; a run of the same is told once
         self.file = Path()  # that is being read; of an empty one no line tells
@@ -76,16 +87,29 @@ class ChainCheck:
                         Kind.TRUNCATED, f"ends with line {self._seq}, but line {seq} {_was_seen(claim)}", self.file
                     )
         if not self._closed:
-            unsigned = (
-                f", and no signature covers its last {self._unsigned} lines, from {self._unsigned_since} on"
-                if self._unsigned
-                else ""
-            )
-            yield self._finding(
-                Kind.OPEN,
-                f"has no end after line {self._seq}{unsigned}. Its writer runs, was killed, or the end was cut off",
-                self.file,
-            )
+            yield self._open()
+
+    def _open(self) -> Finding:
+        """The chain has no end. Whether that is wrong."""
+        unsigned = (
+            f", and no signature covers its last {self._unsigned} lines, from {self._unsigned_since} on"
+            if self._unsigned
+            else ""
+        )
+        text = f"has no end after line {self._seq}{unsigned}"
+        # Who saw the chain after its last signature saw, to a minute, all that its writer wrote.
+        seen = next(
+            (claims[0] for seq, claims in self._claims.items() if claims and self._signed <= seq <= self._seq), None
+        )
+        if self._life is Life.RUNS:
+            return self._finding(Kind.OPEN, f"{text}: its writer runs", self.file)
+        if seen is not None:
+            text = f"{text}, and line {seen.end.seq} {_was_seen(seen)}: its writer runs, or was killed"
+            return self._finding(Kind.OPEN, text, self.file)
+        if self._life is Life.ENDED:
+            text = f"{text}. Its writer does not run, and nobody saw this end: it was killed, or the end was cut off"
+            return self._finding(Kind.UNENDED, text, self.file)
+        return self._finding(Kind.OPEN, f"{text}. Its writer runs, was killed, or the end was cut off", self.file)
 
     def _judge(self, line: Line) -> Iterator[Finding]:
         try:
@@ -130,7 +154,7 @@ class ChainCheck:
         self._closed = False
         if entry.event == CHECKPOINT:
             if signature_holds(line.text, self._keys):
-                self._unsigned = 0
+                self._unsigned, self._signed = 0, entry.seq
                 self._closed = self._stopped
             else:
                 text = "the signature is not by this key, or what was signed was altered"

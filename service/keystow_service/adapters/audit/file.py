@@ -55,11 +55,27 @@ class LogFile:
             reserve_space(self._descriptor, self.size, self._reserve)
             self._reserved = self.size + self._reserve
 
-    def close(self) -> None:
-        """And give back what was reserved, and what a failure left."""
+    def give_back(self) -> None:
+        """What was reserved, and what a failure left: nothing more is appended."""
         with suppress(OSError):
             os.ftruncate(self._descriptor, min(self.size, os.fstat(self._descriptor).st_size))
+
+    def close(self) -> None:
+        """And give back."""
+        self.give_back()
         os.close(self._descriptor)
+
+
+def is_written(path: Path) -> bool:
+    """Whether its writer lives, and has the file open. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def release(path: Path) -> None:

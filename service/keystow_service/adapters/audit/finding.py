@@ -18,6 +18,7 @@ class Kind(Enum):
     UNSIGNED = "unsigned"
     AFTER_STOP = "after-stop"
     TRUNCATED = "truncated"
+    UNENDED = "unended"
     ABSENT = "absent"
     UNKNOWN_CALL = "unknown-call"
     DIFFERS = "differs"

@@ -4,13 +4,13 @@ The promise: constant memory for each file and chain, whatever the size of the f
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from keystow_service.adapters.audit.chain_check import ChainCheck
+from keystow_service.adapters.audit.chain_check import ChainCheck, Life
 from keystow_service.adapters.audit.finding import Finding, Kind
 from keystow_service.adapters.audit.source import Claim, Line, Progress, Source, examine, lines_of
 
@@ -21,11 +21,14 @@ def verify(
     *,
     anchors: Iterable[Claim] = (),
     partial: bool = False,
+    running: Container[str] = (),
+    ended: bool = False,
     progress: Progress = lambda _: None,
 ) -> Iterator[Finding]:
     """What is wrong, as it is found. ``anchors`` are checkpoints that were kept elsewhere.
 
     ``partial``: these files are not all there are; what stood before them, and other writers, need not be given.
+    ``running`` are writers that go on; ``ended``: all others have ended.
     Raises OSError, AuditError.
     """
     sources = [examine(path, progress) for path in files]
@@ -41,7 +44,8 @@ def verify(
         text = f"no file of this writer is here, but its line {claim.end.seq} was seen by {claim.file}:{claim.line}"
         yield Finding(kind, text, writer)
     for writer, parts in sorted(chains.items()):
-        check = ChainCheck(writer, keys, claims[writer], partial=partial)
+        life = Life.RUNS if writer in running else Life.ENDED if ended else Life.UNKNOWN
+        check = ChainCheck(writer, keys, claims[writer], partial=partial, life=life)
         yield from _check(check, sorted(parts, key=lambda part: (part.first_seq, part.path.name)), progress)
 
 

@@ -171,14 +171,17 @@ class ChainWriter:
             self._lines = []
 
     def _open_next(self) -> LogFile:
-        self.close()
+        if self._file is not None:
+            self._file.give_back()
         try:
-            self._file = LogFile(self._directory / file_name(self.writer, self._number + 1), self._policy.reserve)
+            following = LogFile(self._directory / file_name(self.writer, self._number + 1), self._policy.reserve)
         except FileExistsError:
             self._number += 1  # somebody else has the name: the next attempt takes another
             raise
         self._number += 1
-        return self._file
+        self.close()  # only now: at every moment there is a lock that says that the writer lives
+        self._file = following
+        return following
 
     def _write(self, lines: bytes) -> None:
         file = self._file or self._open_next()
