@@ -398,6 +398,13 @@ class UploadIdReusedError(KeystowError):
     recovery = Recovery.NONE
 
 
+class UploadReplacedError(KeystowError):
+    """The upload's object was stored, and has been replaced since. What stands is left as it is."""
+
+    reason = "UPLOAD_REPLACED"
+    recovery = Recovery.NONE
+
+
 # --- The store --------------------------------------------------------------------------------------------------------
 
 

@@ -335,12 +335,20 @@ def test_another_servers_upload_is_not_forgotten(
     assert content_of(real_server, tenant, "k") == DATA
 
 
-@pytest.mark.parametrize("reason", ["OBJECT_EXISTS", "UPLOAD_ID_REUSED"])
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (Code.ALREADY_EXISTS, "OBJECT_EXISTS"),
+        (Code.ALREADY_EXISTS, "UPLOAD_ID_REUSED"),
+        (Code.FAILED_PRECONDITION, "VERSION_MISMATCH"),
+        (Code.FAILED_PRECONDITION, "UPLOAD_REPLACED"),
+    ],
+)
 def test_an_upload_that_cannot_be_stored_any_more_is_discarded(
-    keystow: Command, server: ScriptedServer, unfinished: tuple[str, ...], reason: str
+    keystow: Command, server: ScriptedServer, unfinished: tuple[str, ...], code: Code, reason: str
 ) -> None:
     """Here and at the service: somebody else has stored the object."""
-    server.storage.next("Put", fail(Code.ALREADY_EXISTS, reason, "none"))
+    server.storage.next("Put", fail(code, reason, "none"))
     result = keystow.in_process(*unfinished)
     assert result.code == 4
     assert states(keystow) == []

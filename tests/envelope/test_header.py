@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from envelope.stored import ARN, CORE, DATA_KEY, METADATA
 from keystow.storage.v1 import object_pb2
 from keystow_service.envelope import header
-from keystow_service.envelope.header import MAX_KEY_ARN_SIZE, MAX_WRAPPED_KEY_SIZE, Core, Wrap
+from keystow_service.envelope.header import MAX_KEY_ARN_SIZE, MAX_REPLACED, MAX_WRAPPED_KEY_SIZE, Core, Wrap
 from keystow_service.envelope.layout import HEADER_LENGTH
 from keystow_service.envelope.sealing import (
     MAX_PRINCIPAL_SIZE,
@@ -56,6 +57,9 @@ def test_any_key_and_time_survive(key: str, create_time: datetime) -> None:
     assert decoded.create_time.utcoffset() == timedelta(0)
 
 
+UPLOAD_IDS = tuple(UploadId(str(UUID(int=number))) for number in range(MAX_REPLACED + 3))
+
+
 def longest(limit: int) -> str:
     """A text of exactly ``limit`` bytes."""
     return "x" * (limit % 2) + "é" * (limit // 2)
@@ -69,6 +73,7 @@ def test_the_worst_case_fits() -> None:
         UploadId("u" * 36),
         datetime(9999, 12, 31, 23, 59, 59, 999999, UTC),
         longest(64),
+        UPLOAD_IDS[:MAX_REPLACED],
     )
     arn = "arn:aws:kms:ap-southeast-2:111122223333:key/mrk-" + "f" * 32
     assert len(arn) <= MAX_KEY_ARN_SIZE
@@ -83,6 +88,21 @@ def test_the_worst_case_fits() -> None:
     parsed = header.parse(encoded)
     assert (parsed.core, parsed.wrap) == (core, wrap)
     assert open_metadata(parsed.sealed_metadata, KEY, parsed.core_bytes) == metadata
+
+
+def test_the_newest_of_those_replaced_are_kept() -> None:
+    """An object that has followed many names the last of them."""
+    core = dataclasses.replace(CORE, replaced=UPLOAD_IDS)
+    assert Core.decode(core.encode()).replaced == UPLOAD_IDS[:MAX_REPLACED]
+
+
+@pytest.mark.parametrize("length", [1, 15, 17, 16 * (MAX_REPLACED + 1)])
+def test_what_names_no_upload_ids(length: int) -> None:
+    """The header of such an object is damaged."""
+    message = object_pb2.ObjectCore.FromString(CORE_BYTES)
+    message.replaced_upload_ids = bytes(length)
+    with pytest.raises(ObjectHeaderInvalidError):
+        Core.decode(message.SerializeToString())
 
 
 def test_many_small_entries_fit_too() -> None:

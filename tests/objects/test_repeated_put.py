@@ -150,14 +150,25 @@ async def expect_reused(call: Any) -> None:
     assert (told.code, told.reason, told.recovery) == (grpc.StatusCode.ALREADY_EXISTS, "UPLOAD_ID_REUSED", "none")
 
 
-async def test_after_another_upload_has_overwritten_it(server: Server, tenant: str) -> None:
-    """The repeated CREATE finds the key taken, and never brings its object back over the newer one."""
-    fields = fields_of(5, declared=False)
-    await put(server, tenant, "key", b"first", **fields)
-    newer = await put(server, tenant, "key", b"newer", write_mode=WRITE_MODE_OVERWRITE)
-    told = await failure(put(server, tenant, "key", b"first", **fields))
-    assert (told.code, told.reason) == (grpc.StatusCode.ALREADY_EXISTS, "OBJECT_EXISTS")
+@pytest.mark.parametrize("mode", [WRITE_MODE_CREATE, WRITE_MODE_OVERWRITE])
+@pytest.mark.parametrize("size", [5, 3 * MIB])
+@pytest.mark.parametrize("others", [1, 12])
+async def test_after_others_have_overwritten_it(server: Server, tenant: str, mode: Any, size: int, others: int) -> None:
+    """The repeated Put never brings its object back over the newer one, and is told that it was stored."""
+    fields, data = fields_of(size, declared=False, write_mode=mode), content(size)
+    await put(server, tenant, "key", data, **fields)
+    for _ in range(others):
+        newer = await put(server, tenant, "key", b"newer", write_mode=WRITE_MODE_OVERWRITE)
+    await expect_replaced(put(server, tenant, "key", data, **fields))
+    small = header(tenant, "key", **fields).header
+    await expect_replaced(server.storage.PutSmall(PutSmallRequest(header=small, data=b"small")))
     assert (await get(server, tenant, "key")).object == newer
+
+
+async def expect_replaced(call: Any) -> None:
+    """The call ends with UPLOAD_REPLACED."""
+    told = await failure(call)
+    assert (told.code, told.reason, told.recovery) == (grpc.StatusCode.FAILED_PRECONDITION, "UPLOAD_REPLACED", "none")
 
 
 async def test_after_a_delete(server: Server, tenant: str) -> None:

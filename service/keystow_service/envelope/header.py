@@ -8,9 +8,11 @@ opening the object does (reader.py). Protobuf ends here and in sealing.py: the s
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
+from uuid import UUID
 
 from google.protobuf.message import DecodeError, Message
 
@@ -34,6 +36,9 @@ MAX_UPLOAD_ID_SIZE = 36
 MAX_DEPLOYMENT_ID_SIZE = 64
 MAX_KEY_ARN_SIZE = 128
 MAX_WRAPPED_KEY_SIZE = 1024
+MAX_REPLACED = 12  # upload ids of those that stood at the key before
+
+_UUID_LENGTH = 16
 
 _PREFIX = struct.Struct(">8sHHHHH")
 
@@ -54,6 +59,7 @@ class Core:
     upload_id: UploadId
     create_time: datetime  # aware; microseconds survive
     deployment_id: str
+    replaced: tuple[UploadId, ...] = ()  # UUIDs; whose objects stood at the key before, newest first
 
     def encode(self) -> bytes:
         """Raises RequestInvalidError naming the field that is too long."""
@@ -62,7 +68,11 @@ class Core:
         require_size("upload_id", len(self.upload_id.encode()), MAX_UPLOAD_ID_SIZE)
         require_size("deployment_id", len(self.deployment_id.encode()), MAX_DEPLOYMENT_ID_SIZE)
         message = object_pb2.ObjectCore(
-            tenant_id=self.tenant_id, key=self.key, upload_id=self.upload_id, deployment_id=self.deployment_id
+            tenant_id=self.tenant_id,
+            key=self.key,
+            upload_id=self.upload_id,
+            deployment_id=self.deployment_id,
+            replaced_upload_ids=b"".join(UUID(upload_id).bytes for upload_id in self.replaced[:MAX_REPLACED]),
         )
         message.create_time.FromDatetime(self.create_time)
         return message.SerializeToString(deterministic=True)
@@ -79,12 +89,16 @@ class Core:
         required = (message.tenant_id, message.key, message.upload_id, message.deployment_id)
         if not all(required) or not message.HasField("create_time"):
             raise _invalid("its core is incomplete")
+        count, rest = divmod(len(message.replaced_upload_ids), _UUID_LENGTH)
+        if rest or count > MAX_REPLACED:
+            raise _invalid("its core names no upload ids")
         return cls(
             TenantId(message.tenant_id),
             ObjectKey(message.key),
             UploadId(message.upload_id),
             create_time,
             message.deployment_id,
+            tuple(_upload_ids(message.replaced_upload_ids)),
         )
 
 
@@ -161,6 +175,11 @@ def parse(header: bytes) -> Header:
         core_bytes=core_bytes,
         sealed_metadata=header[wrap_end:metadata_end],
     )
+
+
+def _upload_ids(packed: bytes) -> Iterator[UploadId]:
+    for start in range(0, len(packed), _UUID_LENGTH):
+        yield UploadId(str(UUID(bytes=packed[start : start + _UUID_LENGTH])))
 
 
 def _require_nothing_else(message: Message, encoded: bytes) -> None:

@@ -9,7 +9,7 @@ from keystow_service.envelope.resume_token import ResumeState
 from keystow_service.envelope.sealing import Metadata
 from keystow_service.envelope.writer import begin_object
 from keystow_service.keys.data_keys import DataKeys
-from keystow_service.model import ObjectInfo
+from keystow_service.model import ObjectInfo, UploadId
 from keystow_service.objects.budget import BufferBudget
 from keystow_service.objects.command import Chunk, Finish, PutCommand, WriteMode
 from keystow_service.objects.intake import Intake
@@ -69,15 +69,17 @@ class PutObject:
         store = site_of(self._sites, tenant).store
         intake = Intake(command, self._policy.max_object_size, progress=progress)
         condition: WriteCondition = Absent()
+        replaced: tuple[UploadId, ...] = ()
         if not _commit_tells(command):
             standing = await look(store, tenant, command.key)
             if standing is not None and standing.written_by(command):
                 return await self._repeated.answer(tenant, store, standing, command, intake, content)
             condition = _condition(command, standing)
+            replaced = standing.lineage if standing is not None else ()
         plan = PartPlan(V1, command.size)
         async with self._budget.reserve(self._buffer_size(plan, command)) as reservation:
             held = await self._keys.for_sealing(tenant)
-            core = self._core(command)
+            core = self._core(command, replaced)
             writer = begin_object(
                 core=core,
                 metadata=_metadata(command),
@@ -98,9 +100,9 @@ class PutObject:
                 stream = Stream(command, tenant, store, core, held, writer, intake, resumable, resumable.stop, points)
             return await self._transfer(stream, content, reservation)
 
-    def _core(self, command: PutCommand) -> Core:
+    def _core(self, command: PutCommand, replaced: tuple[UploadId, ...]) -> Core:
         now, deployment_id = self._clock.now(), self._policy.deployment_id
-        return Core(command.tenant_id, command.key, command.upload_id, now, deployment_id)
+        return Core(command.tenant_id, command.key, command.upload_id, now, deployment_id, replaced)
 
     def _buffer_size(self, plan: PartPlan, command: PutCommand) -> int:
         """What the Put can need at its start: parts in flight and the one being filled, and a small one's message."""

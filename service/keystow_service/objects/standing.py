@@ -1,7 +1,7 @@
 """What stands at a key: whether a Put may replace it, and whether it is that very Put's own object already.
 
 Keeps the promise that a Put repeated with its upload_id stores one object and gets one answer, whether the first answer
-was lost on the way to the client or on the way from the store.
+was lost on the way to the client or on the way from the store; and that it is not stored over what has replaced it.
 """
 
 from collections.abc import AsyncIterator
@@ -17,9 +17,10 @@ from keystow_service.errors import (
     ObjectTamperedError,
     ObjectTruncatedError,
     UploadIdReusedError,
+    UploadReplacedError,
 )
 from keystow_service.keys.held_key import HeldKey
-from keystow_service.model import ObjectInfo, ObjectKey, Tenant
+from keystow_service.model import ObjectInfo, ObjectKey, Tenant, UploadId
 from keystow_service.objects.command import Chunk, Finish, PutCommand
 from keystow_service.objects.intake import Intake
 from keystow_service.objects.names import object_name
@@ -41,9 +42,19 @@ class Standing:
         """Of the stored content."""
         return self.found.object.etag
 
+    @property
+    def lineage(self) -> tuple[UploadId, ...]:
+        """Of which upload it claims to be, and of which those were that it has followed, newest first."""
+        return () if self.front is None else (self.front.header.core.upload_id, *self.front.header.core.replaced)
+
     def written_by(self, command: PutCommand) -> bool:
-        """Whether it claims to be of this upload; ``confirm`` finds out."""
-        return self.front is not None and self.front.header.core.upload_id == command.upload_id
+        """Whether it claims to be of this upload; ``confirm`` finds out. Raises UploadReplacedError."""
+        if command.upload_id in self.lineage[1:]:
+            raise UploadReplacedError(
+                "The object of this upload_id was stored, and has been replaced since. To replace what stands now, put "
+                "it under a new upload_id."
+            )
+        return command.upload_id in self.lineage
 
 
 async def look(store: ObjectStore, tenant: Tenant, key: ObjectKey) -> Standing | None:

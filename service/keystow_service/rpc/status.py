@@ -68,6 +68,7 @@ STATUS: Mapping[type[KeystowError], grpc.StatusCode] = MappingProxyType(
         errors.UploadSupersededError: _Code.ABORTED,
         errors.WriteConflictError: _Code.ABORTED,
         errors.UploadIdReusedError: _Code.ALREADY_EXISTS,
+        errors.UploadReplacedError: _Code.FAILED_PRECONDITION,
         errors.StoreUnavailableError: _Code.UNAVAILABLE,
         errors.StoreThrottledError: _Code.UNAVAILABLE,
         errors.StoreMisconfiguredError: _Code.INTERNAL,

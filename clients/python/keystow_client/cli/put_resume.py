@@ -28,6 +28,8 @@ from keystow_client.sources import FileIdentity
 from keystow_client.threads import OwnThread
 from keystow_client.upload import ProgressListener
 
+# The key has an object now that the upload cannot or must not replace.
+_SETTLED = ("VERSION_MISMATCH", "UPLOAD_REPLACED")
 _FIELDS = frozenset({"source", "object", "identity", "options", "progress"})
 
 
@@ -141,9 +143,7 @@ def _keep(session: Session, upload: UnfinishedUpload) -> None:
 
 async def _leave(session: Session, upload: UnfinishedUpload, thread: OwnThread, error: BaseException) -> None:
     """What the next process needs, or nothing if there cannot be one."""
-    if isinstance(error, AlreadyExistsError) or (
-        isinstance(error, KeystowError) and error.reason == "VERSION_MISMATCH"
-    ):
+    if isinstance(error, AlreadyExistsError) or (isinstance(error, KeystowError) and error.reason in _SETTLED):
         if upload.progress is not None:
             with suppress(KeystowError):
                 await session.client.abort_put(upload.address.tenant, upload.address.key, upload.progress)

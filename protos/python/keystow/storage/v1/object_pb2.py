@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkeystow/storage/v1/object.proto\x12\x12keystow.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x87\x01\n\nObjectCore\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tupload_id\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rdeployment_id\x18\x05 \x01(\t\"9\n\x0eWrappedDataKey\x12\x13\n\x0bkms_key_arn\x18\x01 \x01(\t\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\"\xc7\x01\n\x0eObjectMetadata\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x42\n\x08metadata\x18\x02 \x03(\x0b\x32\x30.keystow.storage.v1.ObjectMetadata.MetadataEntry\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x17\n\x0fput_header_hash\x18\x04 \x01(\x0c\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fkeystow/storage/v1/object.proto\x12\x12keystow.storage.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x01\n\nObjectCore\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x11\n\tupload_id\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rdeployment_id\x18\x05 \x01(\t\x12\x1b\n\x13replaced_upload_ids\x18\x06 \x01(\x0c\"9\n\x0eWrappedDataKey\x12\x13\n\x0bkms_key_arn\x18\x01 \x01(\t\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\"\xc7\x01\n\x0eObjectMetadata\x12\x14\n\x0c\x63ontent_type\x18\x01 \x01(\t\x12\x42\n\x08metadata\x18\x02 \x03(\x0b\x32\x30.keystow.storage.v1.ObjectMetadata.MetadataEntry\x12\x11\n\tprincipal\x18\x03 \x01(\t\x12\x17\n\x0fput_header_hash\x18\x04 \x01(\x0c\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBJECTMETADATA_METADATAENTRY']._loaded_options = None
   _globals['_OBJECTMETADATA_METADATAENTRY']._serialized_options = b'8\001'
   _globals['_OBJECTCORE']._serialized_start=89
-  _globals['_OBJECTCORE']._serialized_end=224
-  _globals['_WRAPPEDDATAKEY']._serialized_start=226
-  _globals['_WRAPPEDDATAKEY']._serialized_end=283
-  _globals['_OBJECTMETADATA']._serialized_start=286
-  _globals['_OBJECTMETADATA']._serialized_end=485
-  _globals['_OBJECTMETADATA_METADATAENTRY']._serialized_start=438
-  _globals['_OBJECTMETADATA_METADATAENTRY']._serialized_end=485
+  _globals['_OBJECTCORE']._serialized_end=253
+  _globals['_WRAPPEDDATAKEY']._serialized_start=255
+  _globals['_WRAPPEDDATAKEY']._serialized_end=312
+  _globals['_OBJECTMETADATA']._serialized_start=315
+  _globals['_OBJECTMETADATA']._serialized_end=514
+  _globals['_OBJECTMETADATA_METADATAENTRY']._serialized_start=467
+  _globals['_OBJECTMETADATA_METADATAENTRY']._serialized_end=514
 # @@protoc_insertion_point(module_scope)

@@ -32,11 +32,16 @@ class ObjectCore(_message.Message):
     UPLOAD_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     DEPLOYMENT_ID_FIELD_NUMBER: _builtins.int
+    REPLACED_UPLOAD_IDS_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     key: _builtins.str
     upload_id: _builtins.str
     deployment_id: _builtins.str
     """The deployment that wrote it; part of the KMS encryption context."""
+    replaced_upload_ids: _builtins.bytes
+    """The uploads whose objects stood at the key before, newest first: their UUIDs, 16 bytes each. By these a repeated Put
+    is known to have been stored, and replaced since.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -47,10 +52,11 @@ class ObjectCore(_message.Message):
         upload_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         deployment_id: _builtins.str = ...,
+        replaced_upload_ids: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment_id", b"deployment_id", "key", b"key", "tenant_id", b"tenant_id", "upload_id", b"upload_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deployment_id", b"deployment_id", "key", b"key", "replaced_upload_ids", b"replaced_upload_ids", "tenant_id", b"tenant_id", "upload_id", b"upload_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
