@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clock import FakeClock
-from keystow_service.acting import Acting, acting
+from keystow_service.acting import PROBE, SERVICE, Acting, acting
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.kms import KmsPatience, open_kms
 from keystow_service.adapters.local_store import open_local_store
@@ -194,6 +194,23 @@ async def test_what_exceeds_the_share_of_the_quota_waits(kms: FaithfulKms, tmp_p
             await keys.for_sealing(tenants[0])
     assert told.value.retry_after
     assert len(kms.requests) == 80
+
+
+async def test_a_backup_that_meets_a_probe_does_not_wait_as_one(kms: FaithfulKms, tmp_path: Path) -> None:
+    """The request that both wait for goes when the backup's own would, before backups that came later."""
+    async with data_keys(kms, tmp_path, QuotaPolicy(region=2, tenant=1_000)) as keys:
+        acme, *others = [tenant_of(kms, name) for name in ("acme", "first", "second", "third", "later", "last")]
+        before = [asyncio.create_task(keys.for_sealing(tenant)) for tenant in others[:3]]
+        meeting = [asyncio.create_task(probe(keys, acme)), asyncio.create_task(keys.for_sealing(acme))]
+        await asyncio.gather(*before)
+        await asyncio.gather(*meeting, *map(keys.for_sealing, others[3:]))
+    assert [request.context["keystow:tenant"] for request in kms.requests][3:] == ["acme", "later", "last"]
+
+
+async def probe(keys: DataKeys, tenant: Tenant) -> None:
+    """As the prober does, in a task of its own."""
+    acting.set(Acting(SERVICE, PROBE))
+    await keys.probe(tenant)
 
 
 async def test_a_lease_counts_from_the_attempt_that_kms_answered(kms: FaithfulKms, tmp_path: Path) -> None:

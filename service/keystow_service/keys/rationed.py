@@ -4,11 +4,13 @@ https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html: 
 against the caller's quota, so that one tenant's rush could stop all others.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from keystow_service.acting import PROBE, acting
 from keystow_service.errors import KmsThrottledError
+from keystow_service.keys import haste
 from keystow_service.keys.kms_quota import Urgency
 from keystow_service.keys.kms_turns import KmsTurns
 from keystow_service.keys.sending import on_sending
@@ -40,12 +42,27 @@ class RationedKeyService:
     async def _in_turn(
         self, arn: KeyArn, context: EncryptionContext, urgency: Urgency, send: Callable[[], Awaitable[_T]]
     ) -> _T:
-        if acting.get().operation == PROBE:
-            urgency = Urgency.PROBE
-        await self._turns.take(arn, context.get(TENANT_CONTEXT, arn.text), urgency)
+        tenant = context.get(TENANT_CONTEXT, arn.text)
+        if acting.get().operation != PROBE or await self._is_wanted_before_its_turn(arn, tenant):
+            await self._turns.take(arn, tenant, urgency)
         on_sending.get()()
         try:
             return await send()
         except KmsThrottledError:
             self._turns.throttled()
             raise
+
+    async def _is_wanted_before_its_turn(self, arn: KeyArn, tenant: str) -> bool:
+        """Wait for the turn of a probe. True: somebody else has come to wait for it, too, and has to go before."""
+        wanted = haste.wanted.get() or asyncio.Event()
+        turn = asyncio.create_task(self._turns.take(arn, tenant, Urgency.PROBE))
+        joined = asyncio.create_task(wanted.wait())
+        try:
+            await asyncio.wait((turn, joined), return_when=asyncio.FIRST_COMPLETED)
+            if turn.done():
+                turn.result()
+            return not turn.done()
+        finally:
+            turn.cancel()
+            joined.cancel()
+            await asyncio.gather(turn, joined, return_exceptions=True)

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from keystow_service.audit import KeyUse
+from keystow_service.keys import haste
 from keystow_service.keys.expiry import Expiry
 from keystow_service.keys.held_key import HeldKey
 from keystow_service.keys.lease import LeasePolicy
@@ -35,7 +36,7 @@ class SealingKeys:
         self._failures = failures
         self._newest: _Generated | None = None
         self._request: SharedRequest[_Generated] | None = None
-        self._wanted = False
+        self._wanted = asyncio.Event()  # the request under way, by anybody but a probe
         self._expiry = Expiry(self.lease, self.drop)
 
     async def for_object(self) -> HeldKey:
@@ -85,16 +86,18 @@ class SealingKeys:
     def _generate(self, *, wanted: bool = True) -> SharedRequest[_Generated]:
         """The request under way, or a new one. What nobody ``wanted`` is not cached, nor warned of if it fails."""
         if self._request is None:
-            self._wanted = False
+            self._wanted = asyncio.Event()
             self._request = SharedRequest(self._ask(), self._finished)
-        self._wanted = self._wanted or wanted
+        if wanted:
+            self._wanted.set()
         return self._request
 
     async def _ask(self) -> _Generated:
         key = self._key
+        haste.wanted.set(self._wanted)
         try:
             made = _Generated(await self._proving(lambda: key.service.generate_data_key(key.arn, key.context)))
-            if self._wanted:
+            if self._wanted.is_set():
                 self._newest = made
                 self._expiry.watch()
             return made
@@ -102,5 +105,5 @@ class SealingKeys:
             self._request = None
 
     def _finished(self, task: asyncio.Task[_Generated]) -> None:
-        if self._wanted:
+        if self._wanted.is_set():
             self._failures.finished(task)
