@@ -184,8 +184,9 @@ async def _open_services(
     database = await stack.enter_async_context(open_registry(settings.registry_in_force()))
     registry = CachedRegistry(database, ttl=_REGISTRY_CACHE_TTL, clock=clock)
     # Half the interval, so that other replicas know in time that a key is in use here, and do not probe it.
-    journal = KeyHealthJournal(registry, database.key_health, interval=settings.key_probe_interval / 2)
-    key_health = KeyHealthBook(clock, journal.note, audit.record)
+    journal = KeyHealthJournal(registry, database.key_health, audit.record, interval=settings.key_probe_interval / 2)
+    key_health = KeyHealthBook(clock, journal.note)
+    metrics.watch_keys(key_health.count)
     health_view = KeyHealthView(key_health, database.key_health)
     announced = AnnouncedDeletions(registry, health_view, clock)
     sites = await _open_sites(settings, registry, audit, announced, clock, stack)

@@ -82,11 +82,11 @@ class KmsAttempt:
 
 @dataclass(frozen=True, slots=True)
 class KeyStateChanged:
-    """A use or a probe showed a tenant's key in another state than was known here."""
+    """A use or a probe showed a tenant's key in another state than was known before, here or elsewhere."""
 
     action: Action
     key_state: KeyState
-    previous: KeyState | None  # None: this process had not seen the key before
+    previous: KeyState | None  # None: nothing was known of the key
     reason: str  # empty where the key works again
     kms_request_id: str
     deletion_time: datetime | None

@@ -206,6 +206,24 @@ class KeyHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyHealthStep:
+    """What one observation made of a key's health."""
+
+    before: KeyHealth | None  # None: nothing was known
+    after: KeyHealth
+
+    @classmethod
+    def of(cls, known: KeyHealth | None, seen: KeyObservation) -> Self:
+        """What ``seen`` makes of what is known."""
+        return cls(known, known.then(seen) if known else KeyHealth.first(seen))
+
+    @property
+    def changes_state(self) -> bool:
+        """Whether the key is seen in another state; the first one is another."""
+        return self.before is None or self.before.newest.state is not self.after.newest.state
+
+
+@dataclass(frozen=True, slots=True)
 class DataKey:
     """A data key with its KMS ciphertext. The plaintext never appears in a repr."""
 

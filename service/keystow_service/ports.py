@@ -14,6 +14,7 @@ from keystow_service.model import (
     KeyArn,
     KeyDescription,
     KeyHealth,
+    KeyHealthStep,
     KeyObservation,
     Tenant,
     TenantId,
@@ -267,8 +268,11 @@ class TenantRegistry(Protocol):
 class KeyHealthRecords(Protocol):
     """What all replicas saw of the tenants' own keys, and every change of state. All raise RegistryUnavailableError."""
 
-    async def observe(self, tenant_id: TenantId, seen: KeyObservation) -> None:
-        """Take in what a use or a probe showed. A change of state is remembered for good."""
+    async def observe(self, tenant_id: TenantId, seen: KeyObservation) -> KeyHealthStep:
+        """Take in what a use or a probe showed. A change of state is remembered for good.
+
+        However many replicas see it, one of them is answered that its observation made the change.
+        """
         ...
 
     async def of(self, tenant_ids: Sequence[TenantId]) -> Mapping[TenantId, KeyHealth]:

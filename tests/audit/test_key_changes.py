@@ -42,6 +42,21 @@ async def test_a_key_that_restores_only(tmp_path: Path) -> None:
     assert await history(tmp_path) == ["ENABLED", "ACCESS_DENIED", "ENABLED"]
 
 
+async def test_a_change_across_a_restart(tmp_path: Path) -> None:
+    """A key that was refused to one process and works for the next one is told to do so."""
+    async with faithful_kms("us-east-1") as kms:
+        key = kms.create_key(TENANT)
+        async with serving_on_kms(kms, tmp_path, key_probe_interval=3600) as server:
+            await register(server, TENANT, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=key.arn)
+            key.disable()
+            assert (await failure(put(server, TENANT, "key", b"content"))).reason == "KMS_KEY_DISABLED"
+        key.enable()
+        async with serving_on_kms(kms, tmp_path, key_probe_interval=3600) as server:
+            await put(server, TENANT, "key", b"content")
+    assert sorted(audited(tmp_path)) == [("", "DISABLED"), ("DISABLED", "ENABLED")]
+    assert await history(tmp_path) == ["DISABLED", "ENABLED"]
+
+
 def audited(data_dir: Path) -> Sequence[tuple[str, str]]:
     """What the audit log says of changes: from which state to which."""
     return [(entry["previous"], entry["key_state"]) for entry in entries_of(data_dir / "audit", "key_state")]

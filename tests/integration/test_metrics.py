@@ -1,5 +1,6 @@
 """What Prometheus is told: what happened, by method and reason, and the names of nobody."""
 
+import asyncio
 import re
 import shutil
 import socket
@@ -39,7 +40,7 @@ async def test_what_happened_is_counted(tmp_path: Path) -> None:
             text, found = metrics(address)
             keyring.enable(arn)
             await get(server, TENANT, KEY)
-            _, after = metrics(address)
+            after = await told(address, 'keystow_key_state_changes_total{state="ENABLED"}')
     assert refusal.reason == "KMS_KEY_DISABLED"
     assert found['keystow_rpcs_total{code="OK",method="Put",reason=""}'] == 1
     assert found['keystow_rpcs_total{code="FAILED_PRECONDITION",method="Get",reason="KMS_KEY_DISABLED"}'] == 1
@@ -82,6 +83,16 @@ async def test_by_default_nobody_is_told(tmp_path: Path) -> None:
         with pytest.raises(StartError, match=f"cannot listen on {address} for metrics"):
             async with serving(tmp_path, metrics_listen=address):
                 pass
+
+
+async def told(address: str, name: str) -> Mapping[str, float]:
+    """All samples, as soon as that one is among them."""
+    async with asyncio.timeout(30):
+        while True:
+            _, found = metrics(address)
+            if name in found:
+                return found
+            await asyncio.sleep(0.01)
 
 
 def metrics(address: str) -> tuple[str, Mapping[str, float]]:

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from keys.world import REFRESH, REGION, World, settled
 from keystow_service.adapters.registry import SqlRegistry, open_registry
 from keystow_service.adapters.registry_database import open_database
+from keystow_service.audit import KeyStateChanged
 from keystow_service.errors import (
     KmsAccessDeniedError,
     KmsKeyDisabledError,
@@ -69,6 +70,10 @@ def disabled(seconds: float) -> KeyObservation:
     )
 
 
+def ignored(change: KeyStateChanged) -> None:
+    """For tests that are about something else."""
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Let other tasks run until it holds."""
     async with asyncio.timeout(30):
@@ -91,7 +96,7 @@ async def written(journal: KeyHealthJournal) -> None:
 
 async def test_the_last_success_before_a_refusal_is_recorded(world: World, registry: SqlRegistry) -> None:
     """Repetitions are written once in a while, but a change brings the last of them along."""
-    journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL)
+    journal = KeyHealthJournal(registry, registry.key_health, ignored, interval=INTERVAL)
     for seen in (enabled(0), enabled(10), enabled(20), disabled(30)):
         journal.note(world.acme.tenant_id, seen)
     await written(journal)
@@ -102,7 +107,7 @@ async def test_the_last_success_before_a_refusal_is_recorded(world: World, regis
 
 async def test_the_providers_key_is_not_recorded(registry: SqlRegistry) -> None:
     """What is seen of it says nothing of a tenant's own key; nor does a key that was only checked for a tenant."""
-    journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL)
+    journal = KeyHealthJournal(registry, registry.key_health, ignored, interval=INTERVAL)
     for name in ("provided", "unheard-of"):
         journal.note(TenantId(name), enabled(0))
     await written(journal)
@@ -116,7 +121,7 @@ async def test_an_observation_that_cannot_be_written(world: World, registry: Sql
     database = await open_database(url)
     await database.ask(text("UPDATE key_health SET state = 'UNHEARD_OF'"))
     await database.aclose()
-    journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL)
+    journal = KeyHealthJournal(registry, registry.key_health, ignored, interval=INTERVAL)
     journal.note(world.acme.tenant_id, disabled(30))
     journal.note(world.globex.tenant_id, disabled(30))
     with capture_logs() as log:
@@ -128,7 +133,7 @@ async def test_an_observation_that_cannot_be_written(world: World, registry: Sql
 async def test_a_registry_that_does_not_answer(world: World, registry: SqlRegistry, url: str) -> None:
     """What was seen meanwhile is written once it answers again, in order."""
     database = await open_database(url)
-    journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL, retry_interval=0.01)
+    journal = KeyHealthJournal(registry, registry.key_health, ignored, interval=INTERVAL, retry_interval=0.01)
     try:
         await database.ask(text("ALTER TABLE key_health RENAME TO away"))
         with capture_logs() as log:
@@ -142,6 +147,19 @@ async def test_a_registry_that_does_not_answer(world: World, registry: SqlRegist
     finally:
         await database.aclose()
     assert await registry.key_health.changes(world.acme.tenant_id) == [enabled(0), disabled(30), enabled(50)]
+
+
+async def test_more_than_can_be_kept(world: World, registry: SqlRegistry) -> None:
+    """What there is no room for while the registry does not answer is recorded when it is seen again."""
+    journal = KeyHealthJournal(registry, registry.key_health, ignored, interval=INTERVAL, max_unwritten=2)
+    with capture_logs() as log:
+        for seen in (enabled(0), disabled(1), enabled(2), enabled(3)):
+            journal.note(world.acme.tenant_id, seen)
+        await written(journal)
+    assert [line["event"] for line in log if line["log_level"] == "error"] == ["key_health.full"]
+    journal.note(world.acme.tenant_id, enabled(4))
+    await written(journal)
+    assert await registry.key_health.changes(world.acme.tenant_id) == [enabled(0), disabled(1), enabled(4)]
 
 
 # --- The view ---------------------------------------------------------------------------------------------------------
@@ -158,18 +176,19 @@ async def test_replicas_tell_the_same(world: World, registry: SqlRegistry) -> No
     assert (health.newest, health.since_time) == (disabled(30), disabled(-90).time)
 
 
-async def test_changes_are_told_in_the_log(world: World) -> None:
+async def test_changes_are_told_in_the_log(world: World, registry: SqlRegistry, replica: "Replica") -> None:
     """Each change once, by tenant, with the request that showed it and the date of a deletion; no first success."""
     with capture_logs() as log:
-        await world.keys.for_sealing(world.acme)
+        await replica.keys.for_sealing(world.acme)
         world.admin.schedule_deletion(world.arn, days=7)
         world.clock.advance(INTERVAL * 2)
         for _ in range(2):
             with pytest.raises(KmsKeyPendingDeletionError):
-                await world.keys.for_sealing(world.acme)
+                await replica.keys.for_sealing(world.acme)
         world.admin.cancel_deletion(world.arn)
         world.admin.enable(world.arn)
-        await world.keys.for_sealing(world.acme)
+        await replica.keys.for_sealing(world.acme)
+        await written(replica.journal)
     told = [
         (line["previous"], line["key_state"], line["deletion_time"])
         for line in log
@@ -179,6 +198,46 @@ async def test_changes_are_told_in_the_log(world: World) -> None:
         ("ENABLED", "PENDING_DELETION", (START + timedelta(days=7)).isoformat()),
         ("PENDING_DELETION", "ENABLED", ""),
     ]
+    assert [change.key_state for change in replica.changes] == [KeyState.PENDING_DELETION, KeyState.ENABLED]
+
+
+async def test_a_change_is_told_once_whoever_saw_the_state_before(
+    world: World, registry: SqlRegistry, replica: "Replica"
+) -> None:
+    """Another process may see the key work again than the one that saw it refused, which may be no more."""
+    world.admin.disable(world.arn)
+    for _ in range(2):
+        with pytest.raises(KmsKeyDisabledError):
+            await replica.keys.for_sealing(world.acme)
+    await written(replica.journal)
+    later, latest = Replica(world, registry), Replica(world, registry)
+    with pytest.raises(KmsKeyDisabledError):
+        await later.keys.for_sealing(world.acme)
+    await written(later.journal)
+    world.admin.enable(world.arn)
+    world.clock.advance(1)
+    for process in (latest, later, replica):
+        await process.keys.for_sealing(world.acme)
+        await written(process.journal)
+        await process.keys.aclose()
+    assert [[change.key_state for change in process.changes] for process in (replica, later, latest)] == [
+        [KeyState.DISABLED],
+        [],
+        [KeyState.ENABLED],
+    ]
+    assert latest.changes[0].previous is KeyState.DISABLED
+
+
+async def test_what_becomes_of_the_providers_key(replica: "Replica") -> None:
+    """The registry keeps no health of it; what this process sees is told."""
+    sealing = replica.book.of(SEALING)
+    sealing.succeeded(TenantId("provided"), "works")
+    for _ in range(2):
+        sealing.failed(TenantId("provided"), DISABLED)
+    await written(replica.journal)
+    assert [(change.previous, change.key_state) for change in replica.changes] == [
+        (KeyState.ENABLED, KeyState.DISABLED)
+    ]
 
 
 SEALING, OPENING = KmsOperation.GENERATE_DATA_KEY, KmsOperation.DECRYPT
@@ -186,34 +245,36 @@ DENIED, DISABLED = KmsAccessDeniedError("refused"), KmsKeyDisabledError("refused
 
 
 @pytest.mark.parametrize("refused", [SEALING, OPENING])
-async def test_one_operation_is_refused(world: World, refused: KmsOperation) -> None:
+async def test_one_operation_is_refused(replica: "Replica", world: World, refused: KmsOperation) -> None:
     """That is told once, and hidden by no success of the other; its own success ends it."""
     other = OPENING if refused is SEALING else SEALING
-    refusals, successes = world.health.of(refused), world.health.of(other)
+    refusals, successes = replica.book.of(refused), replica.book.of(other)
     acme = world.acme.tenant_id
-    with capture_logs() as log:
-        for _ in range(3):
-            successes.succeeded(acme, "works")
-            refusals.failed(acme, DENIED)
-        known = world.health.get(acme)
-        assert known is not None
-        assert (known.newest.state, known.last_success_time) == (KeyState.ACCESS_DENIED, world.clock.now())
-        refusals.succeeded(acme, "works")
-    told = [line["key_state"] for line in log if line["event"] == "key_state_changed"]
-    assert told == ["ACCESS_DENIED", "ENABLED"]
+    for _ in range(3):
+        successes.succeeded(acme, "works")
+        refusals.failed(acme, DENIED)
+    known = replica.book.get(acme)
+    assert known is not None
+    assert (known.newest.state, known.last_success_time) == (KeyState.ACCESS_DENIED, world.clock.now())
+    refusals.succeeded(acme, "works")
+    await written(replica.journal)
+    assert [change.key_state for change in replica.changes] == [KeyState.ACCESS_DENIED, KeyState.ENABLED]
 
 
-async def test_a_disabled_key_that_one_operation_is_not_granted_of(world: World) -> None:
+async def test_a_disabled_key_that_one_operation_is_not_granted_of(world: World, replica: "Replica") -> None:
     """KMS asks its policy first: that the key is disabled is told all the same, and once; any success ends it."""
-    sealing, opening = world.health.of(SEALING), world.health.of(OPENING)
+    sealing, opening = replica.book.of(SEALING), replica.book.of(OPENING)
     acme = world.acme.tenant_id
-    with capture_logs() as log:
-        for _ in range(3):
-            sealing.failed(acme, DENIED)
-            opening.failed(acme, DISABLED)
-        opening.succeeded(acme, "works")
-    told = [line["key_state"] for line in log if line["event"] == "key_state_changed"]
-    assert told == ["ACCESS_DENIED", "DISABLED", "ENABLED"]
+    for _ in range(3):
+        sealing.failed(acme, DENIED)
+        opening.failed(acme, DISABLED)
+    opening.succeeded(acme, "works")
+    await written(replica.journal)
+    assert [change.key_state for change in replica.changes] == [
+        KeyState.ACCESS_DENIED,
+        KeyState.DISABLED,
+        KeyState.ENABLED,
+    ]
 
 
 async def test_the_newest_refusal_of_an_operation_counts(world: World) -> None:
@@ -281,8 +342,9 @@ class Replica:
     """A process that probes, and writes down what it saw."""
 
     def __init__(self, world: World, registry: SqlRegistry, data_center: str = "us") -> None:
-        self.journal = KeyHealthJournal(registry, registry.key_health, interval=INTERVAL / 2)
-        self.book = KeyHealthBook(world.clock, self.journal.note, lambda _: None)
+        self.changes: list[KeyStateChanged] = []
+        self.journal = KeyHealthJournal(registry, registry.key_health, self.changes.append, interval=INTERVAL / 2)
+        self.book = KeyHealthBook(world.clock, self.journal.note)
         self.keys = world.data_keys(observers=self.book)
         self._prober = KeyProber(
             world.sites[data_center],

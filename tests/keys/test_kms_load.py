@@ -65,7 +65,7 @@ async def data_keys(
     ):
         arn = KeyArn.parse(kms.create_key("acme", region=REGION).arn)
         site = Site(DataCenter("us", "US", REGION), store, service, arn)
-        book = KeyHealthBook(SystemClock(), lambda *_: None, lambda _: None)
+        book = KeyHealthBook(SystemClock(), lambda *_: None)
         keys = DataKeys({"us": site}, "test", clock or SystemClock(), LeasePolicy(), book)
         try:
             yield keys

@@ -62,7 +62,7 @@ class World:
 
     def __init__(self, gate: Gate, admin: KeyringAdmin, arn: KeyArn, clock: FakeClock, site: Site) -> None:
         self.gate, self.admin, self.arn, self.clock = gate, admin, arn, clock
-        self.health = KeyHealthBook(clock, lambda *_: None, lambda _: None)
+        self.health = KeyHealthBook(clock, lambda *_: None)
         self.sites = {"us": site}
         self.keys = self.data_keys()
         self.acme, self.globex = self._tenant("acme"), self._tenant("globex")

@@ -115,7 +115,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         lossy = LossyStore(**{name.lstrip("_"): value for name, value in vars(store).items()})
         await registry.add(Tenant(ACME, "", KeyManagement.SELF, arn, "us", datetime(2026, 1, 1, tzinfo=UTC)))
         sites = {"us": Site(DataCenter("us", "US", REGION), lossy, keyring, arn)}
-        keys = DataKeys(sites, "test", clock, LeasePolicy(), KeyHealthBook(clock, lambda *_: None, lambda _: None))
+        keys = DataKeys(sites, "test", clock, LeasePolicy(), KeyHealthBook(clock, lambda *_: None))
         repeated = RepeatedPut(ObjectOpening(sites, keys))
         policy = PutPolicy("test", max_object_size=GIB, parts_in_flight=2, commit_pause=0)
         leaving = Leaving()

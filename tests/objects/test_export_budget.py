@@ -40,7 +40,7 @@ async def place(tmp_path: Path) -> AsyncIterator[tuple[ObjectOpening, Tenant]]:
     arn = KeyringAdmin(*paths, clock).create(REGION, tenants=[ACME]).arn
     async with open_local_store(tmp_path / "store") as store:
         sites = {"us": Site(DataCenter("us", "US", REGION), store, open_local_keyring(*paths, clock), arn)}
-        keys = DataKeys(sites, "test", clock, LeasePolicy(), KeyHealthBook(clock, lambda *_: None, lambda _: None))
+        keys = DataKeys(sites, "test", clock, LeasePolicy(), KeyHealthBook(clock, lambda *_: None))
         yield (
             ObjectOpening(sites, keys),
             Tenant(ACME, "", KeyManagement.SELF, arn, "us", datetime(2026, 1, 1, tzinfo=UTC)),

@@ -6,6 +6,7 @@ What is counted is what is audited; figures that stand somewhere already are loo
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
@@ -29,19 +30,12 @@ class Metrics:
         self._bytes = self._counter("plaintext_bytes", "Plaintext received from and sent to clients", "direction")
         self._kms = self._counter("kms_requests", "Requests to KMS, each attempt", "operation", "reason")
         self._kms_seconds = self._histogram("kms_seconds", "How long KMS took to answer", _KMS_BUCKETS, "operation")
-        self._changes = self._counter("key_state_changes", "Changes of tenants' keys that were seen here", "state")
+        self._changes = self._counter(
+            "key_state_changes", "Changes of tenants' keys that were first seen here", "state"
+        )
         self._refusals = self._counter(
             "audit_refusals", "Calls and requests to KMS that were not begun, for want of an audit log"
         )
-        self._refused = Gauge(
-            "keystow_refused_keys",
-            "Tenants whose key was last seen here in a state that does not let it be used",
-            ["state"],
-            registry=self._registry,
-        )
-        for state in KeyState:
-            if state is not KeyState.ENABLED:
-                self._refused.labels(state.value)
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"keystow_{name}", meaning, labels, registry=self._registry)
@@ -52,6 +46,18 @@ class Metrics:
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """A figure that is looked up each time. ``name`` is without the prefix, with the unit."""
         Gauge(f"keystow_{name}", meaning, registry=self._registry).set_function(value)
+
+    def watch_keys(self, count: Callable[[KeyState], float]) -> None:
+        """How many keys are in a state that does not let them be used; looked up each time."""
+        refused = Gauge(
+            "keystow_refused_keys",
+            "Tenants whose key was last seen here in a state that does not let it be used",
+            ["state"],
+            registry=self._registry,
+        )
+        for state in KeyState:
+            if state is not KeyState.ENABLED:
+                refused.labels(state.value).set_function(partial(count, state))
 
     @contextmanager
     def serving(self, listen: str) -> Iterator[int]:
@@ -83,10 +89,6 @@ class Metrics:
                 self._kms_seconds.labels(record.kms_operation).observe(record.seconds)
             case KeyStateChanged():
                 self._changes.labels(record.key_state.value).inc()
-                if record.previous not in (None, KeyState.ENABLED):
-                    self._refused.labels(record.previous.value).dec()
-                if record.key_state is not KeyState.ENABLED:
-                    self._refused.labels(record.key_state.value).inc()
 
 
 class MeteredAuditLog:

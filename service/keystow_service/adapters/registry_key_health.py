@@ -23,7 +23,7 @@ from keystow_service.adapters.registry_tables import (
     tenants,
 )
 from keystow_service.errors import RegistryUnavailableError
-from keystow_service.model import KeyHealth, KeyManagement, KeyObservation, Tenant, TenantId
+from keystow_service.model import KeyHealth, KeyHealthStep, KeyManagement, KeyObservation, Tenant, TenantId
 
 _ATTEMPTS = 8  # each fails only because another replica's has succeeded
 
@@ -34,14 +34,15 @@ class SqlKeyHealth:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def observe(self, tenant_id: TenantId, seen: KeyObservation) -> None:
+    async def observe(self, tenant_id: TenantId, seen: KeyObservation) -> KeyHealthStep:
         """See ports.KeyHealthRecords."""
         for _ in range(_ATTEMPTS):
             try:
-                if await self._database.transact(lambda connection: _observe(connection, tenant_id, seen)):
-                    return
+                step = await self._database.transact(lambda connection: _observe(connection, tenant_id, seen))
             except IntegrityError:  # another replica's was the first
                 continue
+            if step is not None:
+                return step
         raise RegistryUnavailableError("The tenant registry is too busy. Try again.", retry_after=1.0)
 
     async def of(self, tenant_ids: Sequence[TenantId]) -> Mapping[TenantId, KeyHealth]:
@@ -75,13 +76,12 @@ class SqlKeyHealth:
         return [tenant_of(row) for row in rows]
 
 
-async def _observe(connection: AsyncConnection, tenant_id: TenantId, seen: KeyObservation) -> bool:
-    """False if another replica has written in between."""
+async def _observe(connection: AsyncConnection, tenant_id: TenantId, seen: KeyObservation) -> KeyHealthStep | None:
+    """None if another replica has written in between."""
     found = await connection.execute(select(key_health).where(key_health.c.tenant_id == tenant_id))
     row = found.mappings().first()
-    known = health_of(row) if row else None
-    health = known.then(seen) if known else KeyHealth.first(seen)
-    values = health_row(health)
+    step = KeyHealthStep.of(health_of(row) if row else None, seen)
+    values = health_row(step.after)
     if row is None:
         await connection.execute(insert(key_health).values(tenant_id=tenant_id, revision=1, **values))
     else:
@@ -91,9 +91,9 @@ async def _observe(connection: AsyncConnection, tenant_id: TenantId, seen: KeyOb
             .values(revision=row["revision"] + 1, **values)
         )
         if written.rowcount == 0:
-            return False
-    if known is None or health.newest.state is not known.newest.state:
+            return None
+    if step.changes_state:
         await connection.execute(
-            insert(key_state_changes).values(tenant_id=tenant_id, **observation_row(health.newest))
+            insert(key_state_changes).values(tenant_id=tenant_id, **observation_row(step.after.newest))
         )
-    return True
+    return step

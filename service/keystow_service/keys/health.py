@@ -9,10 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
-import structlog
-
-from keystow_service.acting import acting
-from keystow_service.audit import Action, KeyStateChanged
 from keystow_service.errors import (
     KeyRefusal,
     KeystowError,
@@ -25,10 +21,16 @@ from keystow_service.errors import (
     KmsKeyStoreUnavailableError,
 )
 from keystow_service.keys.proving import KeyObserver
-from keystow_service.model import KeyDescription, KeyHealth, KeyObservation, KeyState, KmsOperation, TenantId
+from keystow_service.model import (
+    KeyDescription,
+    KeyHealth,
+    KeyHealthStep,
+    KeyObservation,
+    KeyState,
+    KmsOperation,
+    TenantId,
+)
 from keystow_service.ports import Clock, KeyHealthRecords
-
-log = structlog.get_logger(__name__)
 
 _STATES = MappingProxyType(
     {
@@ -90,18 +92,12 @@ class _Observer:
 
 
 class KeyHealthBook:
-    """Remembers what this process saw of each key, and tells of every change. KeyObservers."""
+    """Remembers what this process saw of each key. KeyObservers."""
 
-    def __init__(
-        self,
-        clock: Clock,
-        note: Callable[[TenantId, KeyObservation], None],
-        changed: Callable[[KeyStateChanged], None],
-    ) -> None:
-        """``note`` is handed every observation, ``changed`` every change of state."""
+    def __init__(self, clock: Clock, note: Callable[[TenantId, KeyObservation], None]) -> None:
+        """``note`` is handed every observation."""
         self._clock = clock
         self._note = note
-        self._changed = changed
         self._known: dict[TenantId, KeyHealth] = {}
 
     def get(self, tenant_id: TenantId) -> KeyHealth | None:
@@ -114,30 +110,12 @@ class KeyHealthBook:
 
     def observe(self, tenant_id: TenantId, seen: KeyObservation) -> None:
         """Take in what a use or a probe showed."""
-        known = self._known.get(tenant_id)
-        health = known.then(seen) if known else KeyHealth.first(seen)
-        self._known[tenant_id] = health
+        self._known[tenant_id] = KeyHealthStep.of(self._known.get(tenant_id), seen).after
         self._note(tenant_id, seen)
-        if known is None or health.newest.state is not known.newest.state:
-            self._tell(tenant_id, known, seen)
 
-    def _tell(self, tenant_id: TenantId, known: KeyHealth | None, seen: KeyObservation) -> None:
-        if known is None and seen.state is KeyState.ENABLED:
-            return  # as it should be
-        previous = known.newest.state if known else None
-        who = acting.get()
-        action = Action(who.request_id, who.caller.principal, who.operation, tenant_id)
-        self._changed(KeyStateChanged(action, seen.state, previous, seen.reason, seen.request_id, seen.deletion_time))
-        tell = log.info if seen.state is KeyState.ENABLED else log.warning
-        tell(
-            "key_state_changed",
-            tenant_id=tenant_id,
-            key_state=seen.state.value,
-            previous=previous.value if previous else "",
-            reason=seen.reason,
-            aws_request_id=seen.request_id,
-            deletion_time=seen.deletion_time.isoformat() if seen.deletion_time else "",
-        )
+    def count(self, state: KeyState) -> int:
+        """How many tenants' keys this process last saw in a state."""
+        return sum(health.newest.state is state for health in self._known.values())
 
 
 class KeyHealthView:
