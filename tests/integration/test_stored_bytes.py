@@ -1,7 +1,12 @@
 """Every byte that a server leaves behind, after a kill in the middle of its work: no plaintext, and no data key."""
 
+import asyncio
 import base64
-from collections.abc import Callable, Mapping, Sequence
+import json
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,21 +24,90 @@ from rpc.exports import export, request
 from rpc.interrupted import PART, PutCall, begin
 from rpc.wire import MIB, chunk, content, get, header, pieces_of, put, until
 from servers.in_process import Server, attached, register
-from servers.keystow import keystow_server
+from servers.keystow import KeystowServer, keystow_server
+from servers.kms.principals import PROVIDER, PROVIDER_ACCOUNT
+from servers.kms.server import faithful_kms
+from servers.moto import MotoServer
+from servers.on_aws import aws_place
 
 TENANT = "acme"
+DEPLOYMENT = "tests"
+CONTEXT = encryption_context(TenantId(TENANT), DEPLOYMENT)
 MARKER = content(64, "marker")
 DATA = MARKER * (PART * 2 // len(MARKER))  # the first part is closed, the second is not
 
 
-@pytest.mark.asyncio(loop_scope="session")
-async def test_what_a_killed_server_leaves(tmp_path: Path) -> None:
-    """Objects, uploads under way and to be resumed, registry, audit and log hold neither, in any usual spelling."""
-    keyring = tmp_path / "keyring" / "keyring.json", tmp_path / "keyring" / "root.key"
-    with keystow_server(tmp_path) as process:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server in a process of its own, with its store and its keys, of which the test sees every byte."""
+
+    process: KeystowServer
+    arn: str  # of the tenant's key
+    durable: Callable[[], int]  # how many objects and unfinished uploads have bytes in the store
+    left: Callable[[], Mapping[str, bytes]]  # all that is stored
+    unwrap: Callable[[bytes], bytes]  # a data key, as KMS does
+
+
+@asynccontextmanager
+async def on_one_machine(folder: Path, moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    """Objects on the disk, keys in the local keyring."""
+    keyring = folder / "keyring" / "keyring.json", folder / "keyring" / "root.key"
+    with keystow_server(folder, settings={"KEYSTOW_DEPLOYMENT_ID": DEPLOYMENT}) as process:
         arn = KeyringAdmin(*keyring, SystemClock()).create("us-east-1", tenants=[TENANT]).arn
-        async with attached(process.address, tmp_path) as server:
-            await register(server, TENANT, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=arn.text)
+
+        def left() -> Mapping[str, bytes]:
+            return everything_in(folder)
+
+        def unwrap(wrapped: bytes) -> bytes:
+            service = open_local_keyring(*keyring, SystemClock())
+            return asyncio.run(service.unwrap(KeyArn.parse(arn.text), wrapped, CONTEXT)).plaintext
+
+        yield Place(process, arn.text, lambda: len(headers_of(left())), left, unwrap)
+
+
+@asynccontextmanager
+async def on_aws(folder: Path, moto: MotoServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
+    """Objects in a bucket, keys in KMS."""
+    async with faithful_kms("us-east-1") as kms:
+        with aws_place(moto, monkeypatch) as (place, bucket):
+            key, provider_key = kms.create_key(TENANT), kms.create_key("*", account=PROVIDER_ACCOUNT)
+            data_center = place.model_dump(mode="json", exclude_none=True) | {
+                "provider_key_arn": provider_key.arn,
+                "kms_endpoint": kms.endpoints["us-east-1"],
+            }
+            settings = {
+                "KEYSTOW_DEPLOYMENT_ID": DEPLOYMENT,
+                "KEYSTOW_DATA_CENTERS": json.dumps({"us": data_center}),
+                **PROVIDER.environment,
+            }
+
+            def durable() -> int:
+                return len(bucket.sizes()) + sum(bool(bucket.parts(upload)) for upload in bucket.unfinished())
+
+            def left() -> Mapping[str, bytes]:
+                for upload in bucket.unfinished():
+                    bucket.completed(upload)  # then it is an object, too
+                return {**{name: bucket.read(name) for name in bucket.sizes()}, **everything_in(folder)}
+
+            def unwrap(wrapped: bytes) -> bytes:
+                return key.material.decrypt(wrapped, CONTEXT)
+
+            with keystow_server(folder, settings=settings) as process:
+                yield Place(process, key.arn, durable, left, unwrap)
+
+
+PLACES = {"one machine": on_one_machine, "aws": on_aws}
+
+
+@pytest.mark.asyncio(loop_scope="session")
+@pytest.mark.parametrize("where", PLACES)
+async def test_what_a_killed_server_leaves(
+    tmp_path: Path, moto: MotoServer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Objects, uploads under way and to be resumed, registry, audit and log hold neither, in any usual spelling."""
+    async with PLACES[where](tmp_path, moto, monkeypatch) as place:
+        async with attached(place.process.address, tmp_path) as server:
+            await register(server, TENANT, key_management=KEY_MANAGEMENT_SELF, kms_key_arn=place.arn)
             await put(server, TENANT, "finished", DATA)
             await server.storage.PutSmall(PutSmallRequest(header=header(TENANT, "small").header, data=MARKER))
             await get(server, TENANT, "finished")
@@ -42,16 +116,15 @@ async def test_what_a_killed_server_leaves(tmp_path: Path) -> None:
             await resumable.send(DATA)
             await resumable.told_of(PART)
             under_way = await begun(server)
-            await until(lambda: len(headers_of(everything_in(server.data_dir))) == 4)  # two of them not finished
-            process.kill()
+            await until(lambda: place.durable() == 4)  # two of them not finished
+            place.process.process.send_signal(signal.SIGKILL)
             for call in (resumable.call, under_way):
                 call.cancel()
-        log = "".join(process.output).encode()
-    left = everything_in(tmp_path)
-    service = open_local_keyring(*keyring, SystemClock())
-    context = encryption_context(TenantId(TENANT), "local")
-    wrapped = {object_header.parse(data).wrap.wrapped_key for data in headers_of(left)}
-    data_keys = {(await service.unwrap(KeyArn.parse(arn.text), each, context)).plaintext for each in wrapped}
+        left = await asyncio.to_thread(place.left)
+        wrapped = {object_header.parse(data).wrap.wrapped_key for data in headers_of(left)}
+        assert len(headers_of(left)) == 4
+        data_keys = [await asyncio.to_thread(place.unwrap, each) for each in wrapped]
+        log = "".join(place.process.output).encode()
     secrets = {spelled(secret) for secret in (MARKER, *data_keys) for spelled in SPELLINGS}
     for name, data in (*left.items(), ("log", log)):
         assert not [secret for secret in secrets if secret in data], name
@@ -66,12 +139,12 @@ SPELLINGS: tuple[Callable[[bytes], bytes], ...] = (
 )
 
 
-def everything_in(folder: Path) -> Mapping[Path, bytes]:
+def everything_in(folder: Path) -> Mapping[str, bytes]:
     """All files below."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def headers_of(files: Mapping[Path, bytes]) -> Sequence[bytes]:
+def headers_of(files: Mapping[str, bytes]) -> Sequence[bytes]:
     """Of those that are objects, or may become some."""
     return [data[:HEADER_LENGTH] for data in files.values() if data.startswith(object_header.MAGIC)]
 

@@ -48,17 +48,20 @@ class Bucket:
 
     def completed(self, upload_id: str) -> bytes:
         """What the parts of an unfinished upload are together: the only way to see them is to complete it."""
-        [upload] = [
-            each
-            for each in self.client.list_multipart_uploads(Bucket=self.name)["Uploads"]
-            if each["UploadId"] == upload_id
-        ]
-        place = {"Bucket": self.name, "Key": upload["Key"], "UploadId": upload_id}
-        parts = [
-            {key: part[key] for key in ("PartNumber", "ETag")} for part in self.client.list_parts(**place)["Parts"]
-        ]
+        place = self._place(upload_id)
+        parts = [{key: part[key] for key in ("PartNumber", "ETag")} for part in self.parts(upload_id)]
         self.client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
-        return self.read(upload["Key"].removeprefix(PREFIX))
+        return self.read(place["Key"].removeprefix(PREFIX))
+
+    def parts(self, upload_id: str) -> Sequence[Mapping[str, Any]]:
+        """Those of an unfinished upload that have arrived."""
+        parts: Sequence[Mapping[str, Any]] = self.client.list_parts(**self._place(upload_id)).get("Parts", [])
+        return parts
+
+    def _place(self, upload_id: str) -> dict[str, str]:
+        listed = self.client.list_multipart_uploads(Bucket=self.name)
+        [name] = [upload["Key"] for upload in listed["Uploads"] if upload["UploadId"] == upload_id]
+        return {"Bucket": self.name, "Key": name, "UploadId": upload_id}
 
     def unfinished(self) -> Sequence[str]:
         """Multipart uploads under way."""
