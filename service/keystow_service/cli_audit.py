@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from keystow_service.adapters.audit.anchors import read_anchors
+from keystow_service.adapters.audit.anchors import Anchors
 from keystow_service.adapters.audit.cloudtrail import cloudtrail_files
 from keystow_service.adapters.audit.finding import Finding
 from keystow_service.adapters.audit.keys import (
@@ -85,12 +85,12 @@ def verify(
         directory = settings.audit_files.directory
         own = all(path.resolve().parent == directory.resolve() for path in chosen)
         keys = _public_keys(public_key, config)
-        claims = [claim for path in anchors or () for claim in read_anchors(path)]
+        kept = Anchors(anchors or ())
         with ProgressLine(2 * sum(path.stat().st_size for path in chosen)) as progress:
             found = findings_in(
                 chosen,
                 keys,
-                anchors=claims,
+                anchors=kept,
                 partial=partial,
                 running=running_writers(directory) if own else frozenset(),
                 ended=ended or own,
@@ -98,10 +98,10 @@ def verify(
             )
             wrong, notes = _print(found, progress, as_json=as_json)
     if as_json:
-        summary = {"files": len(chosen), "anchors": len(claims), "wrong": wrong, "notes": notes}
+        summary = {"files": len(chosen), "anchors": kept.count, "wrong": wrong, "notes": notes}
         typer.echo(json.dumps({"summary": summary}))
     else:
-        held = f", {len(claims)} checkpoints of --anchors" if anchors else ""
+        held = f", {kept.count} checkpoints of --anchors" if anchors else ""
         typer.echo(f"{len(chosen)} files{held}: {wrong or 'nothing'} wrong" + (f", {notes} to note" if notes else ""))
     if wrong:
         raise typer.Exit(EXIT_WRONG)

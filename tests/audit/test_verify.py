@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.writing import files_of, small_files, write_now
+from keystow_service.adapters.audit.anchors import Anchors
+from keystow_service.adapters.audit.claims import Claim
 from keystow_service.adapters.audit.finding import Finding, Kind
-from keystow_service.adapters.audit.keys import AuditFiles, load_signing_key
+from keystow_service.adapters.audit.keys import AuditError, AuditFiles, load_signing_key
 from keystow_service.adapters.audit.line import NOTHING, End, digest, encode, file_name, new_writer, signed
-from keystow_service.adapters.audit.source import Claim, files_in
+from keystow_service.adapters.audit.source import files_in
 from keystow_service.adapters.audit.verify import verify
 
 Log = Mapping[str, bytes]  # the content of each file, by its name
@@ -231,6 +233,44 @@ def test_one_who_has_the_key(tmp_path: Path) -> None:
     path.write_bytes(b"\n".join((*lines[:2], b"")))
     assert found() == {Kind.OPEN}
     assert found(claim) == {Kind.OPEN, Kind.TRUNCATED}
+
+
+def test_a_chain_that_was_seen_twice(logs: Logs) -> None:
+    """Every sight of it counts, not the last alone: it may have been another one before."""
+    name = logs.first[0]
+    seen = [digest(line) for line in logs.files[name].splitlines()]
+    writer = name.partition(".")[0]
+    before, after = (Claim(End(writer, seq, seen[seq - 1]), Path("server.log"), seq) for seq in (3, 5))
+    other = Claim(End(writer, 4, digest(b"another")), Path("server.log"), 4)
+
+    def found(*anchors: Claim) -> list[Finding]:
+        return list(verify([logs.place / each for each in logs.files], [logs.key], anchors=anchors))
+
+    logs.found(logs.files)
+    assert found(after, before) == []
+    [forked] = found(after, other, before)
+    assert (forked.kind, forked.line) == (Kind.FORKED, 4)
+    assert "was seen by server.log:4" in forked.text
+
+
+def test_what_is_no_end_of_a_chain(tmp_path: Path) -> None:
+    """Lines and logs that somebody made up say what they like of other chains."""
+    write_now(tmp_path, 3)
+    [path] = files_of(tmp_path)
+    writer = path.name.partition(".")[0]
+    ends = [
+        {"writer": writer, "seq": seq, "hash": told} for seq, told in ((-1, "0" * 64), (1 << 70, "0" * 64), (1, "x"))
+    ]
+    kept = tmp_path / "server.log"
+    kept.write_text("".join(json.dumps({"event": "audit_checkpoint", **end}) + "\n" for end in ends))
+    with pytest.raises(AuditError, match="has no checkpoint"):
+        list(Anchors([kept]))
+    content = path.read_bytes()
+    path.write_bytes(
+        content + encode(End(writer, 99, NOTHING), datetime(2026, 1, 1, tzinfo=UTC), "x", {"others": ends})
+    )
+    key = load_signing_key(AuditFiles(tmp_path)).public
+    assert Kind.TORN in {finding.kind for finding in verify([path], [key])}
 
 
 def test_findings_name_their_place(logs: Logs) -> None:

@@ -1,12 +1,12 @@
 """One writer's chain, line by line: whether each line is the one that followed the line before."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from keystow_service.adapters.audit.claims import Claim, Claims
 from keystow_service.adapters.audit.finding import Finding, Kind, torn
 from keystow_service.adapters.audit.line import (
     CHECKPOINT,
@@ -20,7 +20,7 @@ from keystow_service.adapters.audit.line import (
     parse,
     signature_holds,
 )
-from keystow_service.adapters.audit.source import Claim, Line
+from keystow_service.adapters.audit.source import Line
 
 
 class Life(Enum):
@@ -35,14 +35,12 @@ class ChainCheck:
     """Goes through the lines of one writer, in the order of its files."""
 
     def __init__(
-        self, writer: str, keys: Sequence[Ed25519PublicKey], claims: Iterable[Claim], *, partial: bool, life: Life
+        self, writer: str, keys: Sequence[Ed25519PublicKey], claims: Claims, *, partial: bool, life: Life
     ) -> None:
         """``claims`` are others' about this chain. ``partial``: its beginning need not be there."""
         self._writer = writer
         self._keys = keys
-        self._claims: Mapping[int, list[Claim]] = defaultdict(list)
-        for claim in claims:
-            self._claims[claim.end.seq].append(claim)
+        self._claims = claims
         self._partial = partial
         self._life = life
         self._begun = False
@@ -80,12 +78,9 @@ class ChainCheck:
         """No more lines. ``last`` is the last one of all, if it is not whole."""
         if last is not None:
             yield torn(self._writer, last.file, last.number)
-        for seq, claims in sorted(self._claims.items()):
-            if seq > self._seq:
-                for claim in claims:
-                    yield self._finding(
-                        Kind.TRUNCATED, f"ends with line {self._seq}, but line {seq} {_was_seen(claim)}", self.file
-                    )
+        for claim in self._claims.of(self._seq + 1):
+            text = f"ends with line {self._seq}, but line {claim.end.seq} {_was_seen(claim)}"
+            yield self._finding(Kind.TRUNCATED, text, self.file)
         if not self._closed:
             yield self._open()
 
@@ -98,9 +93,7 @@ class ChainCheck:
         )
         text = f"has no end after line {self._seq}{unsigned}"
         # Who saw the chain after its last signature saw, to a minute, all that its writer wrote.
-        seen = next(
-            (claims[0] for seq, claims in self._claims.items() if claims and self._signed <= seq <= self._seq), None
-        )
+        seen = next(self._claims.of(self._signed, self._seq), None)
         if self._life is Life.RUNS:
             return self._finding(Kind.OPEN, f"{text}: its writer runs", self.file)
         if seen is not None:
@@ -129,7 +122,7 @@ class ChainCheck:
         yield from self._follows(entry, line)
         self._begun = True
         self._seq, self._hash = entry.seq, digest(line.text)
-        for claim in self._claims.get(entry.seq, ()):
+        for claim in self._claims.of(entry.seq, entry.seq):
             if claim.end.hash != self._hash:
                 text = f"is another line {entry.seq} than the one that {_was_seen(claim)}"
                 yield self._finding(Kind.FORKED, text, line.file, line.number)

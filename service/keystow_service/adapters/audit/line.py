@@ -27,6 +27,7 @@ NOTHING = "0" * 64  # what the first line of a chain names as the hash of the on
 
 FILE_NAME = re.compile(r"(?P<writer>[0-9]{8}T[0-9]{9}Z-[0-9a-f]{8})\.(?P<number>[0-9]{6,})\.jsonl")
 
+_MAX_SEQ = (1 << 63) - 1
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SIGNED = b"keystow audit checkpoint v1\0"
 _SIGNATURE = b',"signature":"'
@@ -59,7 +60,7 @@ class Entry:
         others = self.fields.get("others", [])
         if not isinstance(others, list):
             raise ValueError("others is no list")  # noqa: TRY004 - one exception for a line that is none of ours
-        return [_end(each) for each in others]
+        return [parse_end(each) for each in others]
 
 
 def new_writer(now: datetime) -> str:
@@ -132,9 +133,12 @@ def parse(line: bytes) -> Entry:
             raise ValueError("no line of an audit log")
 
 
-def _end(value: object) -> End:
+def parse_end(value: object) -> End:
+    """What a line says of the end of a chain. Raises ValueError for what is none."""
     match value:
-        case {"writer": str(writer), "seq": int(seq), "hash": str(hashed)}:
+        case {"writer": str(writer), "seq": int(seq), "hash": str(hashed)} if 0 < seq <= _MAX_SEQ and _HASH.fullmatch(
+            hashed
+        ):
             return End(writer, seq, hashed)
         case _:
             raise ValueError("no end of a chain")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from keystow_service.adapters.audit.claims import Claim
 from keystow_service.adapters.audit.keys import AuditError
-from keystow_service.adapters.audit.line import FILE_NAME, MAX_LINE, End, parse
+from keystow_service.adapters.audit.line import FILE_NAME, MAX_LINE, parse
 
 _SUFFIX = ".gz"
 
@@ -28,23 +29,13 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """Somebody saw a chain that far. ``file`` and ``line`` say who."""
-
-    end: End
-    file: Path
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
 class Source:
-    """A file, looked through once: whose it is, which part of the chain, and what it says of others."""
+    """A file, looked through once: whose it is, and which part of the chain."""
 
     path: Path
     writer: str
     first_seq: int
     content: bytes  # SHA-256
-    claims: Sequence[Claim]
 
 
 def files_in(paths: Iterable[Path]) -> Sequence[Path]:
@@ -93,10 +84,10 @@ def writer_of(path: Path) -> str:
     return named["writer"] if named else path.name
 
 
-def examine(path: Path, progress: Progress) -> Source:
-    """Raises OSError, AuditError."""
+def examine(path: Path, seen: Callable[[Claim], None], progress: Progress) -> Source:
+    """``seen`` is told what the file says of other chains. Raises OSError, AuditError."""
     writer, first_seq = writer_of(path), 0
-    content, claims = hashlib.sha256(), []
+    content = hashlib.sha256()
     for line in lines_of(path, progress):
         content.update(line.text + b"\n")
         telling = b'"others":[' in line.text
@@ -107,5 +98,6 @@ def examine(path: Path, progress: Progress) -> Source:
             if not first_seq:
                 writer, first_seq = entry.writer, entry.seq
             if telling:
-                claims += [Claim(end, path, line.number) for end in entry.ends()]
-    return Source(path, writer, first_seq, content.digest(), claims)
+                for end in entry.ends():
+                    seen(Claim(end, path, line.number))
+    return Source(path, writer, first_seq, content.digest())

@@ -1,18 +1,19 @@
 """Whether an audit log is what its writers wrote. docs/audit.md says what this finds, and what nothing can.
 
-The promise: constant memory for each file and chain, whatever the size of the files, which are read twice.
+The promise: memory does not grow with what is in the files, which are read twice, save with what their checkpoints say
+of other chains (claims.py).
 """
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from keystow_service.adapters.audit.chain_check import ChainCheck, Life
+from keystow_service.adapters.audit.claims import Claim, Claims
 from keystow_service.adapters.audit.finding import Finding, Kind
-from keystow_service.adapters.audit.source import Claim, Line, Progress, Source, examine, lines_of
+from keystow_service.adapters.audit.source import Line, Progress, Source, examine, lines_of
 
 
 def verify(
@@ -31,21 +32,27 @@ def verify(
     ``running`` are writers that go on; ``ended``: all others have ended.
     Raises OSError, AuditError.
     """
-    sources = [examine(path, progress) for path in files]
+    claims: dict[str, Claims] = {}
+
+    def seen(claim: Claim) -> None:
+        if claim.end.writer not in claims:
+            claims[claim.end.writer] = Claims(claim.end.writer)
+        claims[claim.end.writer].add(claim)
+
+    for claim in anchors:
+        seen(claim)
+    sources = [examine(path, seen, progress) for path in files]
     chains: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
         chains[source.writer].append(source)
-    claims: dict[str, list[Claim]] = defaultdict(list)
-    for claim in chain(anchors, *(source.claims for source in sources)):
-        claims[claim.end.writer].append(claim)
     for writer in sorted(claims.keys() - chains.keys()):
-        claim = max(claims[writer], key=lambda each: each.end.seq)
+        claim = claims[writer].newest()
         kind = Kind.PARTIAL if partial else Kind.ABSENT
         text = f"no file of this writer is here, but its line {claim.end.seq} was seen by {claim.file}:{claim.line}"
         yield Finding(kind, text, writer)
     for writer, parts in sorted(chains.items()):
         life = Life.RUNS if writer in running else Life.ENDED if ended else Life.UNKNOWN
-        check = ChainCheck(writer, keys, claims[writer], partial=partial, life=life)
+        check = ChainCheck(writer, keys, claims.pop(writer, Claims(writer)), partial=partial, life=life)
         yield from _check(check, sorted(parts, key=lambda part: (part.first_seq, part.path.name)), progress)
 
 
