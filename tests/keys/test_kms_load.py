@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clock import FakeClock
-from keystow_service.acting import PROBE, SERVICE, Acting, acting
+from keystow_service.acting import PROBING, Acting, Urgency, acting
 from keystow_service.adapters.clock import SystemClock
 from keystow_service.adapters.kms import KmsPatience, open_kms
 from keystow_service.adapters.local_store import open_local_store
@@ -22,7 +22,7 @@ from keystow_service.errors import (
 )
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook
-from keystow_service.keys.kms_quota import QuotaPolicy, Urgency
+from keystow_service.keys.kms_quota import QuotaPolicy
 from keystow_service.keys.kms_turns import KmsTurns
 from keystow_service.keys.lease import LeasePolicy
 from keystow_service.keys.rationed import RationedKeyService
@@ -209,7 +209,7 @@ async def test_a_backup_that_meets_a_probe_does_not_wait_as_one(kms: FaithfulKms
 
 async def probe(keys: DataKeys, tenant: Tenant) -> None:
     """As the prober does, in a task of its own."""
-    acting.set(Acting(SERVICE, PROBE))
+    acting.set(PROBING)
     await keys.probe(tenant)
 
 

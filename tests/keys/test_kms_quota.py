@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keystow_service.keys.kms_quota import KmsQuota, QuotaPolicy, Urgency, Waiting
+from keystow_service.acting import Urgency
+from keystow_service.keys.kms_quota import KmsQuota, QuotaPolicy, Waiting
 from keystow_service.keys.token_bucket import TokenBucket
 
 

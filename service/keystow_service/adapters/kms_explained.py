@@ -7,11 +7,13 @@ it fails, what was announced before stands.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from copy import copy
 from typing import TypeAlias, TypeVar
 
 import structlog
 
+from keystow_service.acting import concerning
 from keystow_service.adapters import kms_errors
 from keystow_service.errors import (
     KeyRefusal,
@@ -22,6 +24,7 @@ from keystow_service.errors import (
     KmsKeyStoreUnavailableError,
     KmsKeyTransitioningError,
 )
+from keystow_service.keys.encryption_context import tenant_concerned
 from keystow_service.keys.sending import on_refusal
 from keystow_service.keys.trouble import trouble
 from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyObservation
@@ -78,13 +81,18 @@ class ExplainedKms:
     async def _explanation(self, arn: KeyArn, context: EncryptionContext, refusal: KeyRefusal) -> KeystowError:
         try:
             async with asyncio.timeout(self._patience):
-                key = await self._kms.describe(arn)
+                key = await self._described(arn, context)
         except (KeystowError, TimeoutError) as error:
             log.info("kms.key_not_described", key_arn=arn.text, kind=type(error).__name__)
             verdict = await self._remembered(arn, context, refusal)
         else:
             verdict = kms_errors.by_description(key)
         return refusal if verdict is None else verdict.error(arn, refusal.details.get("aws_request_id", ""))
+
+    async def _described(self, arn: KeyArn, context: EncryptionContext) -> KeyDescription:
+        tenant = tenant_concerned(context)
+        with nullcontext() if tenant is None else concerning(tenant):
+            return await self._kms.describe(arn)
 
     async def _remembered(
         self, arn: KeyArn, context: EncryptionContext, refusal: KeyRefusal

@@ -12,8 +12,9 @@ from typing import TypeVar
 from keystow_service.acting import acting
 from keystow_service.audit import CANCELLED, Action, KmsAttempt
 from keystow_service.errors import InternalError, KeystowError
-from keystow_service.model import DataKey, KeyArn, KeyDescription, TenantId
-from keystow_service.ports import TENANT_CONTEXT, AuditLog, EncryptionContext, KeyService
+from keystow_service.keys.encryption_context import tenant_concerned
+from keystow_service.model import DataKey, KeyArn, KeyDescription
+from keystow_service.ports import AuditLog, EncryptionContext, KeyService
 
 _Answer = TypeVar("_Answer", DataKey, KeyDescription)
 
@@ -63,5 +64,4 @@ class AuditedKeyService:
 
 def _action(context: EncryptionContext) -> Action:
     who = acting.get()
-    tenant = context.get(TENANT_CONTEXT)
-    return Action(who.request_id, who.caller.principal, who.operation, None if tenant is None else TenantId(tenant))
+    return Action(who.request_id, who.caller.principal, who.operation, tenant_concerned(context))

@@ -7,19 +7,11 @@ urgent tenants take turns, so that the rush of one holds up nobody else. Pure; t
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
+from keystow_service.acting import Urgency
 from keystow_service.keys.token_bucket import TokenBucket
 
 _MAX_TENANTS = 10_000  # whose buckets are remembered; full ones are forgotten first
-
-
-class Urgency(IntEnum):
-    """Lower goes first: a customer who restores is waiting for it."""
-
-    RESTORE = 0
-    BACKUP = 1
-    PROBE = 2
 
 
 @dataclass(frozen=True, slots=True)

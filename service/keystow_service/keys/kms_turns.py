@@ -2,8 +2,9 @@
 
 import asyncio
 
+from keystow_service.acting import Urgency
 from keystow_service.errors import KmsThrottledError
-from keystow_service.keys.kms_quota import KmsQuota, QuotaPolicy, Urgency, Waiting
+from keystow_service.keys.kms_quota import KmsQuota, QuotaPolicy, Waiting
 from keystow_service.model import KeyArn
 
 

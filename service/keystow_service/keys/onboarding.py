@@ -7,6 +7,7 @@ was found before, the registry decides between those who try at the same time.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from keystow_service.acting import Urgency, concerning
 from keystow_service.errors import KmsKeyUnusableError, TenantExistsError, TenantNotFoundError, Violation
 from keystow_service.keys.checks import KeyChecks
 from keystow_service.keys.encryption_context import encryption_context
@@ -36,7 +37,8 @@ class CheckKey:
     async def __call__(self, command: CheckCommand) -> KeyReport:
         """Raises RequestInvalidError, and what KeyChecks raises."""
         site = chosen_site(self._sites, command.data_center)
-        return await self._checks(command.kms_key_arn, command.tenant_id, site, wait=command.wait)
+        with concerning(command.tenant_id, Urgency.BACKUP):
+            return await self._checks(command.kms_key_arn, command.tenant_id, site, wait=command.wait)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +88,13 @@ class RegisterTenant:
         if (standing := await self._standing(tenant)) is not None:
             return Registered(standing, ())
         checks: Sequence[KeyCheck] = ()
-        if own:
-            report = await self._checks(command.kms_key_arn, command.tenant_id, site, wait=command.wait)
-            _require_usable(report, tenant)
-            checks = report.checks
-        else:
-            await self._use_provider_key(tenant, site)
+        with concerning(command.tenant_id, Urgency.BACKUP):
+            if own:
+                report = await self._checks(command.kms_key_arn, command.tenant_id, site, wait=command.wait)
+                _require_usable(report, tenant)
+                checks = report.checks
+            else:
+                await self._use_provider_key(tenant, site)
         return Registered(await self._registry.add(tenant), checks)
 
     async def _standing(self, tenant: Tenant) -> Tenant | None:

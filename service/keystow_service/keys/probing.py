@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import structlog
 
-from keystow_service.acting import PROBE, SERVICE, Acting, acting
+from keystow_service.acting import PROBING, acting, concerning
 from keystow_service.errors import KeystowError
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, described
@@ -23,7 +23,6 @@ from keystow_service.ports import Clock, KeyHealthRecords, Site
 
 log = structlog.get_logger(__name__)
 
-_PROBE = Acting(SERVICE, PROBE)
 _SPREAD = 0.25  # of the interval, to either side: replicas that started at once do not probe at once
 _ROUNDS_PER_INTERVAL = 4
 
@@ -64,7 +63,7 @@ class KeyProber:
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        acting.set(_PROBE)
+        acting.set(PROBING)
         while True:
             await asyncio.sleep(self._policy.interval / _ROUNDS_PER_INTERVAL * (0.5 + self._random()))
             try:
@@ -80,7 +79,8 @@ class KeyProber:
 
         async def probe(tenant: Tenant) -> None:
             async with slots:
-                await self._probe(tenant)
+                with concerning(tenant.tenant_id):
+                    await self._probe(tenant)
 
         async with aclosing(self._unobserved()) as pages:
             async for tenants in pages:

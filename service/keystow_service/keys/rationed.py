@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from keystow_service.acting import PROBE, acting
+from keystow_service.acting import Urgency, acting
 from keystow_service.errors import KmsThrottledError
 from keystow_service.keys import haste
-from keystow_service.keys.kms_quota import Urgency
+from keystow_service.keys.encryption_context import tenant_concerned
 from keystow_service.keys.kms_turns import KmsTurns
 from keystow_service.keys.sending import on_sending
 from keystow_service.model import DataKey, KeyArn, KeyDescription
-from keystow_service.ports import TENANT_CONTEXT, EncryptionContext, KeyService
+from keystow_service.ports import EncryptionContext, KeyService
 
 _T = TypeVar("_T")
 
@@ -42,9 +42,10 @@ class RationedKeyService:
     async def _in_turn(
         self, arn: KeyArn, context: EncryptionContext, urgency: Urgency, send: Callable[[], Awaitable[_T]]
     ) -> _T:
-        tenant = context.get(TENANT_CONTEXT, arn.text)
-        if acting.get().operation != PROBE or await self._is_wanted_before_its_turn(arn, tenant):
-            await self._turns.take(arn, tenant, urgency)
+        tenant = tenant_concerned(context) or arn.text
+        at_most = acting.get().urgency
+        if at_most is not Urgency.PROBE or await self._is_wanted_before_its_turn(arn, tenant):
+            await self._turns.take(arn, tenant, urgency if at_most is Urgency.PROBE else max(urgency, at_most))
         on_sending.get()()
         try:
             return await send()
