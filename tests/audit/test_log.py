@@ -287,6 +287,25 @@ async def test_a_thread_that_ends(tmp_path: Path, policy: AuditPolicy) -> None:
     assert broken["exception"] == "ZeroDivisionError"
 
 
+async def test_the_alarm_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing can be written any more it is told again and again, with what is lost: also what had been taken."""
+    monkeypatch.setattr("keystow_service.adapters.audit.thread._ALARM_INTERVAL", 0.01)
+    clock = BrokenClock()
+    with capture_logs() as told:
+
+        def alarms() -> list[int]:
+            return [entry["lost"] for entry in told if entry["event"] == "audit_broken"]
+
+        async with open_log(tmp_path, clock) as log:
+            clock.broken = True
+            log.record(rpc(1))
+            await until(lambda: len(alarms()) > 1 and alarms()[-1] == 1)
+            log.record(rpc(2))
+            await until(lambda: alarms()[-1] == 2)
+            assert log.lost == 2
+    assert entries_of(tmp_path, "rpc") == []
+
+
 async def test_more_than_memory_takes(tmp_path: Path) -> None:
     """What comes faster than it can be written, beyond the bound, is counted: no record is missing silently."""
     async with open_log(tmp_path, policy=AuditPolicy(capacity=8)) as log:

@@ -124,7 +124,7 @@ class FileAuditLog:
         """Write what is left, if the disk takes it."""
         if not await asyncio.to_thread(self._thread.stop, _STOP_TIMEOUT):
             log.error("audit_not_closed", waiting=self._queue.qsize())
-        self._on_ended()
+        self._take_no_more()
 
     def _is_not_written(self) -> bool:
         """Whether records had better not come."""
@@ -151,6 +151,11 @@ class FileAuditLog:
         self._failing = failing
 
     def _on_ended(self) -> None:
+        if not self._ended and self._taken > self._written:
+            self._losses.count(self._clock.now(), lost=self._taken - self._written)
+        self._take_no_more()
+
+    def _take_no_more(self) -> None:
         self._ended = True
         self._on_unwritten()
 

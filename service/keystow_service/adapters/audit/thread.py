@@ -1,8 +1,8 @@
 """The thread that writes the audit log, so that the event loop never waits for a disk.
 
 The promise: what is in the queue is written in order, many records with one sync; while the disk does not take them
-they wait, the operator is alarmed, and the loop is told. It goes on by itself when the disk does. Should it ever end
-before it was told to, that is told as well.
+they wait, the operator is alarmed, and the loop is told. It goes on by itself when the disk does. Should it ever fail
+otherwise, no more is written: then that is what it tells until it is stopped.
 """
 
 import threading
@@ -72,12 +72,17 @@ class WriterThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        broken = ""
         try:
             self._write_all()
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end unnoticed
-            log.error("audit_broken", exception=type(error).__qualname__)  # noqa: TRY400 - its text may hold secrets
-        finally:
-            self._listener.ended()
+            broken = type(error).__qualname__  # its text may hold secrets
+        self._listener.ended()
+        while broken:
+            gap = self._losses.peek()
+            log.error("audit_broken", exception=broken, lost=gap.lost if gap else 0, refused=gap.refused if gap else 0)
+            if self._stopping.wait(_ALARM_INTERVAL):
+                return
 
     def _write_all(self) -> None:
         ended = False
