@@ -26,7 +26,7 @@ from keystow_service.keys.onboarding import CheckCommand, CheckKey, RegisterComm
 from keystow_service.keys.probing import KeyProber, ProbePolicy
 from keystow_service.keys.rationed import RationedKeyService
 from keystow_service.model import Caller, DataCenter, KeyArn, KeyManagement, TenantId
-from keystow_service.ports import KeyService, Site
+from keystow_service.ports import AuditLog, KeyService, Site
 from servers.kms.keys import Key
 from servers.kms.principals import PROVIDER_ACCOUNT
 from servers.kms.server import faithful_kms
@@ -52,9 +52,11 @@ class WatchedTurns(KmsTurns):
 class Service:
     """What a server has around KMS."""
 
-    def __init__(self, kms: FaithfulKms, site: Site, registry: SqlRegistry, turns: WatchedTurns, audit: Path) -> None:
+    def __init__(
+        self, kms: FaithfulKms, site: Site, registry: SqlRegistry, turns: WatchedTurns, log: AuditLog, audit: Path
+    ) -> None:
         self.kms, self.site, self.registry, self.turns = kms, site, registry, turns
-        self._audit = audit
+        self._log, self._audit = log, audit
         self.sites = {"us": site}
         self.checks = KeyChecks(self.sites, registry, "tests", allow_broad_key_policies=False)
         self.book = KeyHealthBook(SystemClock(), lambda *_: None)
@@ -67,8 +69,9 @@ class Service:
         await register(RegisterCommand(ACME, "", management, arn, "us"))
         return key
 
-    def audited(self) -> list[str]:
+    async def audited(self) -> list[str]:
         """The tenants of the requests to KMS, as the audit log has them."""
+        await self._log.durable()
         return [entry["tenant"] for entry in entries_of(self._audit, "kms")]
 
 
@@ -95,9 +98,8 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
         )
         registry = await stack.enter_async_context(open_registry(f"sqlite+aiosqlite:///{tmp_path}/registry.db"))
         provider_key = KeyArn.parse(kms.create_key(ACME, account=PROVIDER_ACCOUNT).arn)
-        service = Service(
-            kms, Site(DataCenter("us", "US", REGION), store, keys, provider_key), registry, turns, tmp_path / "audit"
-        )
+        site = Site(DataCenter("us", "US", REGION), store, keys, provider_key)
+        service = Service(kms, site, registry, turns, audit, tmp_path / "audit")
         stack.push_async_callback(service.keys.aclose)
         acting.set(Acting(Caller("anonymous"), "test"))
         yield service
@@ -125,7 +127,7 @@ async def test_a_key_that_is_tried(
     """All of it is at the cost of the tenant who wants it, in whose context ever, and goes before no restore."""
     await trying(service)
     assert service.turns.taken == [(ACME, Urgency.BACKUP)] * requests
-    assert service.audited() == [ACME] * requests
+    assert await service.audited() == [ACME] * requests
 
 
 async def test_a_refusal_that_is_explained(service: Service) -> None:
@@ -136,7 +138,7 @@ async def test_a_refusal_that_is_explained(service: Service) -> None:
     with pytest.raises(KmsKeyDisabledError):
         await service.keys.for_sealing(await service.registry.get(ACME))
     assert service.turns.taken == [(ACME, Urgency.BACKUP)] * 2
-    assert set(service.audited()) == {ACME}
+    assert set(await service.audited()) == {ACME}
 
 
 async def test_a_probe(service: Service) -> None:
@@ -155,4 +157,4 @@ async def test_a_probe(service: Service) -> None:
     acting.set(PROBING)
     await prober.round()
     assert service.turns.taken == [(ACME, Urgency.PROBE)] * 2
-    assert set(service.audited()) == {ACME}
+    assert set(await service.audited()) == {ACME}
