@@ -27,6 +27,7 @@ from keystow_service.keys.probing import KeyProber, ProbePolicy
 from keystow_service.keys.rationed import RationedKeyService
 from keystow_service.model import Caller, DataCenter, KeyArn, KeyManagement, TenantId
 from keystow_service.ports import AuditLog, KeyService, Site
+from servers.kms.documents import denying
 from servers.kms.keys import Key
 from servers.kms.principals import PROVIDER_ACCOUNT
 from servers.kms.server import faithful_kms
@@ -68,6 +69,11 @@ class Service:
         register = RegisterTenant(self.sites, self.registry, self.checks, "tests", SystemClock())
         await register(RegisterCommand(ACME, "", management, arn, "us"))
         return key
+
+    def prober(self, clock: FakeClock) -> KeyProber:
+        acting.set(PROBING)
+        records = self.registry.key_health
+        return KeyProber(self.site, self.keys, self.book, records, clock, ProbePolicy(), lambda: 0.5)
 
     async def audited(self) -> list[str]:
         """The tenants of the requests to KMS, as the audit log has them."""
@@ -145,16 +151,22 @@ async def test_a_probe(service: Service) -> None:
     """And so is the prober's, which waits for everybody else."""
     await service.register(KeyManagement.SELF)
     del service.turns.taken[:]
-    prober = KeyProber(
-        service.site,
-        service.keys,
-        service.book,
-        service.registry.key_health,
-        FakeClock(),
-        ProbePolicy(),
-        lambda: 0.5,
-    )
-    acting.set(PROBING)
-    await prober.round()
+    await service.prober(FakeClock()).round()
     assert service.turns.taken == [(ACME, Urgency.PROBE)] * 2
     assert set(await service.audited()) == {ACME}
+
+
+async def test_a_date_that_is_not_told(service: Service) -> None:
+    """Each refusal is looked into once, and the prober's own question keeps its pace: there may never be a date."""
+    key = await service.register(KeyManagement.SELF)
+    key.schedule_deletion(7)
+    key.put_policy(denying(key.standing.policy, "DescribeKey"))
+    before = len(service.kms.requests)
+    clock = FakeClock()
+    prober = service.prober(clock)
+    for _ in range(3):
+        await prober.round()
+        clock.advance(ProbePolicy().interval)
+    asked = [request.operation for request in service.kms.requests[before:]]
+    assert asked.count("GenerateDataKey") == 3
+    assert asked.count("DescribeKey") == 4

@@ -110,15 +110,9 @@ class KeyProber:
             await self._keys.probe(tenant)
         except KeystowError as error:
             log.debug("key_probe", tenant_id=tenant.tenant_id, reason=error.reason)  # the book has been told
-        health = self._book.get(tenant.tenant_id)
-        dateless = (
-            health is not None
-            and health.newest.state is KeyState.PENDING_DELETION
-            and health.newest.deletion_time is None
-        )
         last = self._described.get(tenant.tenant_id)
         now = self._clock.boottime()
-        if dateless or last is None or now - last >= self._policy.describe_interval:
+        if last is None or now - last >= self._policy.describe_interval:
             self._described[tenant.tenant_id] = now
             await self._describe(tenant)
 
