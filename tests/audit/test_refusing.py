@@ -4,7 +4,7 @@ The directory is taken away, with the file that is being written: nothing can be
 """
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +31,15 @@ class Place:
     directory: Path
 
     def take_away(self) -> None:
-        """The log, too."""
-        shutil.rmtree(self.directory)
+        """The log, too. At once, for the server may be about to begin another file there."""
+        shutil.rmtree(self.directory.rename(self.directory.with_name("away")))
 
-    async def give_back(self) -> None:
-        """Until the server has seen it."""
+    async def give_back(self) -> Sequence[str]:
+        """Until the server has seen it. What it tells meanwhile."""
         with capture_logs() as log:
             self.directory.mkdir()
             await until(lambda: any(entry["event"] == "audit_works_again" for entry in log))
+        return [str(entry["event"]) for entry in log]
 
     async def keys(self) -> list[str]:
         """Of the objects that are there."""
@@ -116,6 +117,7 @@ async def test_alarm(tmp_path: Path) -> None:
             assert await it.keys() == ["key"]
         [alarm] = [entry for entry in log if entry["event"] == "audit_failing"]
         assert (alarm["problem"], alarm["log_level"]) == ("ENOENT", "error")
-        await it.give_back()
+        assert [entry["event"] for entry in log].count("audit_file_removed") == 1
+        assert "audit_file_removed" not in await it.give_back()
     assert [entry["operation"] for entry in entries_of(it.directory, "rpc")] == ["Put", "List"]
     assert entries_of(it.directory, "gap") == []

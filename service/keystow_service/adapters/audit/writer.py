@@ -189,4 +189,5 @@ class ChainWriter:
             file.append(lines)
         except FileNotFoundError:
             log.error("audit_file_removed", file=file_name(self.writer, self._number))  # noqa: TRY400 - says it all
+            self.close()
             self._open_next().append(lines)
