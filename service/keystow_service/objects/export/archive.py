@@ -13,10 +13,13 @@ _MAX_CHUNK = MIB
 
 
 class ArchiveStream:
-    """Counts what goes out. ``size`` is the archive's so far, ``crc32c`` that of this stream's part of it."""
+    """Counts what goes out. ``size`` is the archive's so far, ``crc32c`` that of this stream's part of it.
+
+    ``promised`` counts what has been taken and waits to go out, too: the framing relies on it.
+    """
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size = self.promised = size
         self.crc32c = 0
 
     async def chunks(
@@ -30,6 +33,7 @@ class ArchiveStream:
         size = 0
         async with aclosing(pieces):
             async for piece in pieces:
+                self.promised += len(piece)
                 if size + len(piece) > _MAX_CHUNK or not piece:
                     await hold()
                     yield self._chunk(b"".join(waiting))

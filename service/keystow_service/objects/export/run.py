@@ -145,7 +145,7 @@ class ExportRun:
                     async for chunk in chunks:
                         yield chunk
             except _OF_ONE_OBJECT as error:
-                untouched = self.archive.size == begin
+                untouched = self.archive.promised == begin
                 if isinstance(error, ObjectChangedError) and untouched and attempt < _ATTEMPTS:
                     _, opened = await self._open(each)
                     continue
