@@ -22,7 +22,7 @@ TENANT = "acme"
 
 
 async def test_a_zip_lists_no_member_that_it_does_not_have(tmp_path: Path) -> None:
-    """Whichever request it is: the archive is whole, with the object or without it, or the export ends with an error."""
+    """Whichever request it is: the archive is whole, with the object or without it, or the export says why not."""
     asked = request(TENANT, format=ARCHIVE_FORMAT_ZIP, on_error=ERROR_POLICY_CONTINUE)
     async with faithful_kms("us-east-1") as kms, serving_on_kms(kms, tmp_path, lease_bound=0) as server:
         key = kms.create_key(TENANT)
