@@ -1,7 +1,7 @@
 """How the health of keys gets about: from a use or a probe to the registry, and from there to whoever asks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from keystow_service.errors import (
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
 from keystow_service.keys.probing import KeyProber, ProbePolicy
+from keystow_service.keys.proving import KeyObserver
 from keystow_service.model import (
     DataCenter,
     DataKey,
@@ -174,6 +175,30 @@ async def test_replicas_tell_the_same(world: World, registry: SqlRegistry) -> No
     world.health.observe(world.acme.tenant_id, disabled(30))
     health = (await view.of([world.acme.tenant_id]))[world.acme.tenant_id]
     assert (health.newest, health.since_time) == (disabled(30), disabled(-90).time)
+
+
+async def test_a_refusal_that_another_process_saw(world: World, registry: SqlRegistry, replica: "Replica") -> None:
+    """Whoever sees that operation work again ends it, also one to whom it never failed; no other operation does."""
+    elsewhere, acme = Replica(world, registry), world.acme.tenant_id
+    sealing, opening = replica.book.of(SEALING), replica.book.of(OPENING)
+    view = KeyHealthView(replica.book, registry.key_health)
+
+    async def seen(by: KeyObserver) -> Sequence[KeyState]:
+        """The key works a quarter of a minute later; what is told of it here, and what the registry has."""
+        world.clock.advance(INTERVAL / 4)
+        by.succeeded(acme, "works")
+        await written(replica.journal)
+        return [(await place.of([acme]))[acme].newest.state for place in (view, registry.key_health)]
+
+    for operation in (sealing, opening):
+        await seen(operation)
+    elsewhere.book.of(SEALING).failed(acme, DENIED)
+    await written(elsewhere.journal)
+    refused, works = KeyState.ACCESS_DENIED, KeyState.ENABLED
+    assert [await seen(opening) for _ in range(2)] == [[refused, refused]] * 2
+    assert await seen(sealing) == [works, works]
+    assert await seen(opening) == [works, works]
+    await elsewhere.keys.aclose()
 
 
 async def test_changes_are_told_in_the_log(world: World, registry: SqlRegistry, replica: "Replica") -> None:

@@ -99,10 +99,15 @@ class KeyHealthBook:
         self._clock = clock
         self._note = note
         self._known: dict[TenantId, KeyHealth] = {}
+        self._last: dict[TenantId, dict[KmsOperation | None, KeyObservation]] = {}
 
     def get(self, tenant_id: TenantId) -> KeyHealth | None:
         """None if this process has not used the tenant's key yet."""
         return self._known.get(tenant_id)
+
+    def last(self, tenant_id: TenantId) -> Sequence[KeyObservation]:
+        """What each operation last showed, oldest first."""
+        return sorted(self._last.get(tenant_id, {}).values(), key=lambda seen: seen.time)
 
     def of(self, operation: KmsOperation) -> KeyObserver:
         """See data_keys.KeyObservers."""
@@ -111,6 +116,7 @@ class KeyHealthBook:
     def observe(self, tenant_id: TenantId, seen: KeyObservation) -> None:
         """Take in what a use or a probe showed."""
         self._known[tenant_id] = KeyHealthStep.of(self._known.get(tenant_id), seen).after
+        self._last.setdefault(tenant_id, {})[seen.operation] = seen
         self._note(tenant_id, seen)
 
     def count(self, state: KeyState) -> int:
@@ -130,8 +136,12 @@ class KeyHealthView:
         recorded = await self._records.of(tenant_ids)
         merged = {}
         for tenant_id in tenant_ids:
-            there, here = recorded.get(tenant_id), self._book.get(tenant_id)
-            health = there.then(here.newest) if there and here else there or here
+            health = recorded.get(tenant_id)
+            if health is None:
+                health = self._book.get(tenant_id)
+            else:
+                for seen in self._book.last(tenant_id):
+                    health = health.then(seen)
             if health is not None:
                 merged[tenant_id] = health
         return merged

@@ -37,7 +37,7 @@ _MAX_UNWRITTEN = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Noted:
-    """What was, or will be, written of one key: what it comes to, and when the last of it was seen."""
+    """What the registry says of one key, or will say, as far as is known here; and when the last of it was seen."""
 
     health: KeyHealth
     time: datetime
@@ -151,7 +151,9 @@ class KeyHealthJournal:
         """False if the registry does not answer."""
         first = self._unwritten[0]
         try:
-            self._tell(first.sight.action, await self._recorded(first))
+            step = await self._recorded(first)
+            self._adopt(first, step.after)
+            self._tell(first.sight.action, step)
         except TenantNotFoundError:
             pass  # the registry was put back to an earlier state
         except KeystowError as error:
@@ -168,6 +170,12 @@ class KeyHealthJournal:
         if tenant.key_management is KeyManagement.SELF:
             return await self._records.observe(tenant.tenant_id, unwritten.sight.seen)
         return unwritten.here
+
+    def _adopt(self, written: _Unwritten, recorded: KeyHealth) -> None:
+        """Others write there, too: what only repeats here may be news to the registry."""
+        noted = self._noted[written.tenant_id]
+        if noted.health is written.here.after:  # nothing more is on its way
+            self._noted[written.tenant_id] = _Noted(recorded, noted.time)
 
     def _tell(self, action: Action, step: KeyHealthStep) -> None:
         seen = step.after.newest
