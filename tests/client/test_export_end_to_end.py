@@ -42,8 +42,8 @@ def test_an_export_is_what_was_stored(exporting: Exporting, tmp_path: Path) -> N
     assert list(members_of((tmp_path / "some.tar").read_bytes())) == ["c/e", "a"]
 
 
-# Before the first checkpoint, between others, and more than once.
-@pytest.mark.parametrize("cuts", [[1], [2 * MIB], [4 * MIB, 100_000, MIB], [7 * MIB]])
+# Before the first checkpoint, between others, more than once, and near the end: by more than the relay reads at once.
+@pytest.mark.parametrize("cuts", [[1], [2 * MIB], [4 * MIB, 100_000, MIB], [7_100_000]])
 @kinds
 async def test_broken_connections_leave_no_trace(
     exporting: Exporting, tmp_path: Path, kind: str, cuts: list[int]
