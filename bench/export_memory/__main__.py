@@ -45,6 +45,8 @@ def main() -> int:
     parser.add_argument("--objects", type=int, default=100_000)
     parser.add_argument("--json", action="store_true", help="print the last line only")
     arguments = parser.parse_args()
+    if arguments.objects < FEW:
+        parser.error(f"--objects must be at least {FEW}, the number that the peak is compared with")
     with tempfile.TemporaryDirectory(prefix="keystow-exports-") as folder:
         result = asyncio.run(_bench(Path(folder), arguments.objects, quiet=arguments.json))
     print(json.dumps(result))
@@ -89,8 +91,7 @@ async def _export(folder: Path, archive_format: ArchiveFormat.ValueType, count: 
         async with attached(process.address, folder) as server:
             started = time.monotonic()
             async for response in server.storage.Export(request):
-                if response.HasField("summary"):
-                    summary = response.summary
+                summary = response.summary  # the last message's
             seconds = time.monotonic() - started
         if not summary.complete or summary.object_count != count:
             raise RuntimeError(f"{summary.object_count} objects instead of {count}")

@@ -399,7 +399,7 @@ class UploadIdReusedError(KeystowError):
 
 
 class UploadReplacedError(KeystowError):
-    """The upload's object was stored, and has been replaced since. What stands is left as it is."""
+    """An object was stored under this upload_id, and has been replaced since. What stands is left as it is."""
 
     reason = "UPLOAD_REPLACED"
     recovery = Recovery.NONE

@@ -12,14 +12,13 @@ import pytest
 
 from contract.store_place import NAME, Place, content, parts, store
 from keystow_service.envelope.part_chain import PartChain
-from keystow_service.errors import StoreUnavailableError, UploadExpiredError, UploadSupersededError
+from keystow_service.errors import StoreUnavailableError, UploadExpiredError, UploadSupersededError, WriteConflictError
 from keystow_service.objects.leaving import Leaving
 from keystow_service.ports import (
     Absent,
     ConditionFailed,
     Matches,
     ObjectStore,
-    OutcomeUnknown,
     Permit,
     ResumableUpload,
     StoredObject,
@@ -201,7 +200,12 @@ class ResumableUploadContract:
         """Of two that go on from one point with other bytes, side by side, one or none commits, and whole."""
         first, second = Client(place, 4, seed=1), Client(place, 4, seed=2)
         chain = await first.interrupted(place.store, 1)
-        refusals: tuple[type[Exception], ...] = (UploadSupersededError, UploadExpiredError, ConditionFailed)
+        refusals: tuple[type[Exception], ...] = (
+            UploadSupersededError,
+            UploadExpiredError,
+            ConditionFailed,
+            WriteConflictError,
+        )
         if not place.profile.gone_upload:
             refusals = (*refusals, StoreUnavailableError)
 
@@ -234,7 +238,7 @@ class ResumableUploadContract:
         """
         before, late, early = (Client(place, 3, seed=seed) for seed in range(3))
         chain = await before.interrupted(place.store, 1)
-        refusals = (UploadSupersededError, UploadExpiredError, ConditionFailed, OutcomeUnknown)
+        refusals = (UploadSupersededError, UploadExpiredError, ConditionFailed, WriteConflictError)
         stored = {}
         async with place.another() as elsewhere:
             late_upload = await late.resume(place.store, chain, before.upload_id)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from contract.s3_place import S3Place, s3_place
+from contract.s3_place import PREFIX, S3Place, s3_place
 from contract.store_place import NAME, begun, content, parts, store
 from keystow_service.adapters.s3 import RetryPolicy
 from keystow_service.errors import (
@@ -360,3 +360,37 @@ async def test_abort_that_is_out_of_time_leaves_no_task(place: S3Place, large: b
     if left:
         await asyncio.wait(left)
     assert all(task.cancelled() for task in left)
+
+
+# --- A commit that is read back ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", ["delete", "replace"])
+async def test_what_was_committed_is_gone_at_once(place: S3Place, large: bytes, others: str) -> None:
+    """What another has deleted or replaced before it could be seen is not told to be stored."""
+    first, last = parts(place, large)
+    upload = await place.store.begin_resumable(NAME, Absent(), lambda *_: None)
+    await upload.write(bytearray(first))
+    gate = place.proxy.hold("GetObject")
+    committing = asyncio.create_task(upload.commit(bytearray(last)))
+    await gate.until(1)
+    assert place.contents() == {NAME: large}
+    place.s3.delete_object(Bucket=place.bucket, Key=PREFIX + NAME)
+    if others == "replace":
+        place.s3.put_object(Bucket=place.bucket, Key=PREFIX + NAME, Body=b"newer")
+    gate.open()
+    with pytest.raises(WriteConflictError):
+        await committing
+    await upload.stop()
+
+
+async def test_the_read_back_fails(place: S3Place, large: bytes) -> None:
+    """Then nobody knows."""
+    first, last = parts(place, large)
+    upload = await place.store.begin_resumable(NAME, Absent(), lambda *_: None)
+    await upload.write(bytearray(first))
+    place.proxy.always("GetObject", Answer(500, "InternalError"))
+    with pytest.raises(OutcomeUnknown):
+        await upload.commit(bytearray(last))
+    await upload.stop()
+    assert place.contents() == {NAME: large}

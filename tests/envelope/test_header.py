@@ -70,7 +70,7 @@ def test_the_worst_case_fits() -> None:
     core = Core(
         TenantId("t" * 63),
         ObjectKey("k" * MAX_KEY_SIZE),
-        UploadId("u" * 36),
+        UPLOAD_IDS[-1],
         datetime(9999, 12, 31, 23, 59, 59, 999999, UTC),
         longest(64),
         UPLOAD_IDS[:MAX_REPLACED],

@@ -194,12 +194,15 @@ async def test_one_id_for_several_keys_and_tenants(server: Server, tenant: str) 
     assert (await get(server, other, "b")).data == b"b"
 
 
-async def test_what_stands_is_damaged(server: Server, tenant: str) -> None:
+@pytest.mark.parametrize("where", ["magic", "upload id"])
+async def test_what_stands_is_damaged(server: Server, tenant: str, where: str) -> None:
     """A damaged header proves nothing, so CREATE finds the key taken; OVERWRITE repairs it."""
     fields = fields_of(5, declared=False)
     await put(server, tenant, "key", b"first", **fields)
     [file] = server.stored(tenant)
-    file.write_bytes(b"\xff" + file.read_bytes()[1:])
+    stored = bytearray(file.read_bytes())
+    stored[0 if where == "magic" else stored.index(fields["upload_id"].encode())] ^= 0x40
+    file.write_bytes(stored)
     told = await failure(put(server, tenant, "key", b"first", **fields))
     assert told.reason == "OBJECT_EXISTS"
     await put(server, tenant, "key", b"first", **{**fields, "write_mode": WRITE_MODE_OVERWRITE})

@@ -15,7 +15,7 @@ from keystow_client.content import Content
 from keystow_client.errors import KeystowError, Recovery
 from keystow_client.models import UploadProgress
 from keystow_client.put_stream import Progress, PutStream
-from keystow_client.retry import FROM_THE_START, Patience, Retries
+from keystow_client.retry import GOING_ON, Patience, Retries
 from keystow_client.upload import ProgressListener, Upload
 from keystow_client.window import CHUNK_SIZE, Source
 
@@ -83,13 +83,17 @@ class Putter:
                     unsupported = upload.resumable and resuming.wanted is None and error.reason == "NOT_IMPLEMENTED"
                     # By a part of its own broken stream, which arrived late.
                     superseded = resuming.private and error.reason == "UPLOAD_SUPERSEDED"
-                    # Of another server, perhaps: whoever has kept the token decides what becomes of the upload.
-                    foreign = error.reason == "RESUME_TOKEN_INVALID" and upload.progress is resuming.progress
-                    anew = unsupported or superseded or (error.recovery is Recovery.RESTART and not foreign)
-                    if anew:
-                        await self._abandon(upload)
-                        upload.restart(resumable=upload.resumable and not unsupported)
-                    helps = upload.can_go_on and not foreign and (anew or error.recovery in FROM_THE_START)
+                    # If refused, it may be another server's: whoever has kept it decides what becomes of the upload.
+                    given = resuming.progress is not None and upload.progress is resuming.progress
+                    if given and error.reason == "RESUME_TOKEN_INVALID":
+                        helps = False
+                    elif unsupported or superseded or error.recovery is Recovery.RESTART:
+                        helps = source.can_start_at(0)
+                        if helps:
+                            await self._abandon(upload)
+                            upload.restart(resumable=upload.resumable and not unsupported)
+                    else:
+                        helps = upload.can_go_on and error.recovery in GOING_ON
                     await retries.pause(error, helps=helps, position=position)
         except BaseException:
             if resuming.private:

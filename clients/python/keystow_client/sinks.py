@@ -168,11 +168,10 @@ def appends(file: object) -> bool:
     """
     if sys.platform == "win32":
         return False
-    try:
-        flags = fcntl.fcntl(file.fileno(), fcntl.F_GETFL)  # type: ignore[attr-defined]  # or it has none
-    except (AttributeError, OSError):
+    raw = getattr(file, "raw", file)
+    if not isinstance(raw, FileIO):  # others may do more than tell when they are asked for a descriptor
         return False
-    return bool(flags & os.O_APPEND)
+    return bool(fcntl.fcntl(raw.fileno(), fcntl.F_GETFL) & os.O_APPEND)
 
 
 def _write_all(file: Writable, data: bytes) -> None:

@@ -90,7 +90,7 @@ class Core:
         if not all(required) or not message.HasField("create_time"):
             raise _invalid("its core is incomplete")
         count, rest = divmod(len(message.replaced_upload_ids), _UUID_LENGTH)
-        if rest or count > MAX_REPLACED:
+        if rest or count > MAX_REPLACED or not _is_uuid(message.upload_id):
             raise _invalid("its core names no upload ids")
         return cls(
             TenantId(message.tenant_id),
@@ -175,6 +175,13 @@ def parse(header: bytes) -> Header:
         core_bytes=core_bytes,
         sealed_metadata=header[wrap_end:metadata_end],
     )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _upload_ids(packed: bytes) -> Iterator[UploadId]:

@@ -51,8 +51,8 @@ class Standing:
         """Whether it claims to be of this upload; ``confirm`` finds out. Raises UploadReplacedError."""
         if command.upload_id in self.lineage[1:]:
             raise UploadReplacedError(
-                "The object of this upload_id was stored, and has been replaced since. To replace what stands now, put "
-                "it under a new upload_id."
+                "An object was stored under this upload_id, and has been replaced since. To replace what stands now, "
+                "give the Put an upload_id of its own."
             )
         return command.upload_id in self.lineage
 

@@ -148,7 +148,7 @@ class Transfer:
                 return await stream.upload.commit(last, stream.held.hold)
             except ConditionFailed:
                 refusal = conflict(command)
-            except UploadExpiredError as error:
+            except (UploadExpiredError, WriteConflictError) as error:
                 refusal = error
             except OutcomeUnknown:
                 pass

@@ -64,9 +64,8 @@ class PartialArchive:
         """Anew. Raises StateError if there is an unfinished export, unless it may be overwritten as well."""
         permissions = permissions_to_keep(self._path, overwrite=self._overwrite)
         try:
-            if self._overwrite and self.part.exists():
-                with locked(self.part.open("r+b", buffering=0), self.part):
-                    self.part.unlink()
+            if self._overwrite:
+                self._remove_part()
             self._file = locked(self.part.open("x+b", buffering=0), self.part)
         except FileExistsError:
             raise StateError(
@@ -75,6 +74,13 @@ class PartialArchive:
         if permissions is not None:
             self.part.chmod(permissions)
         self.keep(BEGINNING)
+
+    def _remove_part(self) -> None:
+        """Unless another process writes to it. What is no part of one's own making is not opened."""
+        if not self.part.is_symlink() and self.part.exists():
+            with locked(FileIO(open_own(self.part, os.O_RDWR), "r+"), self.part):
+                self.part.unlink()
+        self.part.unlink(missing_ok=True)
 
     def go_on(self) -> None:
         """With what another process has left. Raises StateError if that is nothing, or of another selection."""

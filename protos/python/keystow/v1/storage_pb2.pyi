@@ -33,8 +33,9 @@ class _WriteModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WriteMode.V
     """The key must not exist."""
     WRITE_MODE_OVERWRITE: _WriteMode.ValueType  # 2
     """Replace the version that is current when the Put begins; a different one at commit is WRITE_CONFLICT. A Put whose
-    answer was lost may be repeated with its upload_id: it never replaces what has replaced it (UPLOAD_REPLACED). If its
-    object has been deleted since, it is stored again; name what you replace with if_version_id where that matters.
+    answer was lost may be repeated with its upload_id: it does not replace what has replaced it (UPLOAD_REPLACED), up
+    to 12 times over, unless what stands is archived or damaged. If its object has been deleted since, it is stored
+    again; name what you replace with if_version_id where that matters.
     """
 
 class WriteMode(_WriteMode, metaclass=_WriteModeEnumTypeWrapper): ...
@@ -45,8 +46,9 @@ WRITE_MODE_CREATE: WriteMode.ValueType  # 1
 """The key must not exist."""
 WRITE_MODE_OVERWRITE: WriteMode.ValueType  # 2
 """Replace the version that is current when the Put begins; a different one at commit is WRITE_CONFLICT. A Put whose
-answer was lost may be repeated with its upload_id: it never replaces what has replaced it (UPLOAD_REPLACED). If its
-object has been deleted since, it is stored again; name what you replace with if_version_id where that matters.
+answer was lost may be repeated with its upload_id: it does not replace what has replaced it (UPLOAD_REPLACED), up
+to 12 times over, unless what stands is archived or damaged. If its object has been deleted since, it is stored
+again; name what you replace with if_version_id where that matters.
 """
 Global___WriteMode: _TypeAlias = WriteMode  # noqa: Y015
 
@@ -298,10 +300,11 @@ class PutHeader(_message.Message):
     key: _builtins.str
     """1 to 900 bytes of UTF-8 after escaping; never interpreted as a path."""
     upload_id: _builtins.str
-    """Chosen by the client, a UUID in lower case. As long as the upload's object is current, a repeated Put with the same
-    header and checksum answers the same PutResult; anything else under the same id and key is UPLOAD_ID_REUSED. Where
-    it is known to be a repetition, PutFinish with size and crc32c may follow the header at once. Once its object has
-    been replaced, by up to 12 others, a repeated Put is UPLOAD_REPLACED, and leaves what stands.
+    """Chosen by the client, a UUID in lower case, of this Put alone: never made from the content. As long as the upload's
+    object is current, a repeated Put with the same header and checksum answers the same PutResult; anything else under
+    the same id and key is UPLOAD_ID_REUSED. Where it is known to be a repetition, PutFinish with size and crc32c may
+    follow the header at once. Once its object has been replaced, by up to 12 others, what comes under the id is
+    UPLOAD_REPLACED, and what stands is left as it is; a Put whose object is replaced before it is answered may be, too.
     """
     content_type: _builtins.str
     size: _builtins.int

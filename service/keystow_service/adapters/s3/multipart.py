@@ -1,7 +1,7 @@
 """One multipart upload: parts sent side by side, then a conditional Complete of exactly this writer's parts.
 
 Only Complete makes anything visible, and it is sent again only after an answer that says that it was not carried out.
-An answer that never came, or that what stands under the name does not bear out, is OutcomeUnknown: the caller looks.
+An answer that never came is OutcomeUnknown, one that what stands belies WriteConflictError: then the caller looks.
 An answer alone is not proof where another may have committed the same upload: S3 answers every Complete of an upload
 after the first as it did that, whatever parts they name.
 """
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from keystow_service.adapters.in_flight import InFlight
 from keystow_service.adapters.s3.bucket import Bucket, meaning
 from keystow_service.adapters.s3.commit import arguments, commit_answers, expired, superseded
-from keystow_service.adapters.s3.faults import NO_SUCH_UPLOAD, S3Fault
+from keystow_service.adapters.s3.faults import NO_SUCH_KEY, NO_SUCH_UPLOAD, PRECONDITION_FAILED, S3Fault
 from keystow_service.adapters.s3.listing import endless
 from keystow_service.adapters.s3.reading import RangedRead
 from keystow_service.adapters.s3.retry import COMPLETE
 from keystow_service.envelope.part_chain import PartChain
-from keystow_service.errors import StoreUnavailableError
+from keystow_service.errors import KeystowError, StoreUnavailableError, WriteConflictError
 from keystow_service.ports import OutcomeUnknown, PartObserver, Permit, StoredObject, WriteCondition, always
 
 if TYPE_CHECKING:  # the stubs are a development dependency
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # the stubs are a development dependency
     )
 
 _ABORT_ATTEMPTS = 4
-_TAIL = 128  # bytes; of an object its footer, which no other writer seals alike
+_TAIL = 128  # bytes; more than an object's footer, which no other writer seals alike
 
 
 class _Algorithm(TypedDict, total=False):
@@ -134,14 +134,18 @@ class MultipartUpload:
         await self._in_flight.ended()
 
     async def _confirm(self, stored: StoredObject, tail: bytearray) -> None:
-        """Raises OutcomeUnknown unless what stands under the name ends as this writer's last part does."""
+        """Raises WriteConflictError, OutcomeUnknown unless what stands ends as this writer's last part does."""
         ending = RangedRead(self._bucket, self._name, stored.size - len(tail), len(tail), stored.etag)
         try:
             found = await self._bucket.repeat(ending.attempt)
-        except S3Fault:
+        except S3Fault as fault:
+            if fault.code in (PRECONDITION_FAILED, NO_SUCH_KEY):
+                raise _other_content() from None
+            raise OutcomeUnknown from None
+        except KeystowError:
             raise OutcomeUnknown from None
         if found.object.size != stored.size or found.data != tail:
-            raise OutcomeUnknown
+            raise _other_content()
 
     def _send(self, number: int, part: bytearray) -> None:
         self._in_flight.add(number, asyncio.create_task(self._upload(number, part)), len(part))
@@ -188,6 +192,10 @@ class MultipartUpload:
                     Bucket=self._bucket.name, Key=self._key, UploadId=self.id, PartNumberMarker=after
                 )
             )
+
+
+def _other_content() -> WriteConflictError:
+    return WriteConflictError("The object was replaced or deleted as it was stored, or never was. Begin again.")
 
 
 async def create(bucket: Bucket, name: str) -> str:
