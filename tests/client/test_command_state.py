@@ -121,3 +121,17 @@ def test_an_archive_is_not_continued_through_a_link(tmp_path: Path, precious: Pa
     continued.close()
     assert precious.read_bytes() == b"precious"
     assert begun.part.is_symlink()
+
+
+@pytest.mark.parametrize("target", ["precious", "missing"])
+def test_force_begins_anew_over_a_planted_link(tmp_path: Path, precious: Path, target: str) -> None:
+    """What it leads to is neither opened nor made."""
+    before = names(tmp_path)
+    archive = PartialArchive(tmp_path / "acme.tar", WHOLE_EXPORT, overwrite=True)
+    archive.part.symlink_to(target)
+    archive.begin()
+    assert archive.part.is_file()
+    assert not archive.part.is_symlink()
+    assert sorted(names(tmp_path)) == sorted([*before, archive.part.name, "acme.tar.keystow-checkpoint"])
+    archive.close()
+    assert precious.read_bytes() == b"precious"
