@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from subprocess import PIPE
+from tempfile import SpooledTemporaryFile
 
 import pytest
 
@@ -53,6 +54,16 @@ async def test_a_get_is_appended(client: AsyncClient, path: Path) -> None:
     with path.open("ab") as file:
         await client.get("acme", "k", file)
     assert content(path) == BEFORE + 2 * noise(MIB + 5)
+
+
+async def test_a_file_in_memory_stays_there(client: AsyncClient) -> None:
+    """A spooled file goes to the disk when it is asked for a descriptor, and so must not be."""
+    await client.put("acme", "k", b"content")
+    with SpooledTemporaryFile() as file:
+        await client.get("acme", "k", file)
+        assert file._rolled is False  # type: ignore[attr-defined] # there is no other way to see it
+        file.seek(0)
+        assert file.read() == b"content"
 
 
 async def test_what_was_appended_cannot_be_taken_back(client: AsyncClient, server: ScriptedServer, path: Path) -> None:

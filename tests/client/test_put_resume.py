@@ -173,6 +173,18 @@ async def test_only_what_can_begin_anew_does(client: AsyncClient, server: Script
     assert failure.value.reason == "UPLOAD_EXPIRED"
 
 
+async def test_an_upload_that_cannot_begin_anew_is_kept_for_who_can(
+    client: AsyncClient, server: ScriptedServer
+) -> None:
+    """Where its progress was told, and its source is gone, another process may yet go on with it."""
+    damaged = fail(Code.INVALID_ARGUMENT, "CHECKSUM_MISMATCH", "restart")
+    server.storage.next("Put", cut(server, 4), damaged)
+    with pytest.raises(KeystowError) as failure:
+        await client.put("acme", "k", iter(Once(BIG)), resumable=True, on_upload_progress=lambda _: None)
+    assert failure.value.reason == "CHECKSUM_MISMATCH"
+    assert not server.storage.requests["AbortPut"]
+
+
 async def test_an_upload_that_another_owns_is_left_alone(client: AsyncClient, server: ScriptedServer) -> None:
     """Where somebody else may know the upload, UPLOAD_SUPERSEDED is raised at once, and it is not discarded."""
     server.storage.next("Put", cut(server, 4), SUPERSEDED)
