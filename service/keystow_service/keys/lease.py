@@ -92,7 +92,11 @@ class Lease:
 
     def counts(self) -> bool:
         """Whether KMS's newest answer was good and is young enough for a use that waited for it."""
-        return self._age() < self._policy.revocation_bound
+        return self.overdue() < 0
+
+    def overdue(self) -> float:
+        """Seconds since KMS's newest answer ceased to count; below 0 while it does."""
+        return self._age() - self._policy.revocation_bound
 
     def confirmed(self) -> bool:
         """Whether KMS's newest answer was good and counts yet; with a bound of 0, until a refusal comes."""

@@ -3,7 +3,7 @@
 Whoever waits makes no use of a data key, and would not learn that it may not be used any more: what was handed to the
 transport would lie there for a client that does not read, and the data key of one that does not send would stay in
 memory. So while anybody waits, the lease is looked after as if it were used; and all who wait are given the key's error
-once KMS refuses, or the lease has been over for ``grace`` seconds.
+once KMS refuses, or its last answer has ceased to count ``grace`` seconds ago.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class PeerWaits:
 
     def __init__(self, lease: Lease, policy: LeasePolicy, clock: Clock) -> None:
         self.lease = lease
-        self._bound = policy.bound
+        self._bound = policy.revocation_bound
         self._pause = policy.grace / _LOOKS
         self._grace = policy.grace - self._pause  # looked at a moment later, a wait would have had too much of it
         self._clock = clock
@@ -56,7 +56,7 @@ class PeerWaits:
 
     def _look(self) -> None:
         self._timer = None
-        if self._lease_is_lost():
+        if self.lease.overdue() >= self._grace:
             begun = self._clock.boottime() - self._grace
             self._end({wait for wait in self._waiting if wait.begun <= begun}, self._lost())
         if self._waiting:
@@ -64,12 +64,9 @@ class PeerWaits:
                 next(iter(self._waiting)).renew_on_its_behalf()
             self._timer = asyncio.get_running_loop().call_later(self._pause, self._look)
 
-    def _lease_is_lost(self) -> bool:
-        return self.lease.remaining() <= -self._grace
-
     def _lost(self) -> KeystowError:
         return self.lease.failure or KmsUnavailableError(
-            f"AWS KMS has not confirmed the key again within lease_bound ({self._bound:g} s). Try again.",
+            f"AWS KMS has not confirmed the key again in the {self._bound:g} s for which its answer counts. Try again.",
             retry_after=1.0,
         )
 
