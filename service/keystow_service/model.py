@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import NewType, Self
 
@@ -158,12 +158,16 @@ class KeyObservation:
     operation: KmsOperation | None = None  # that showed it; None where that is not remembered
 
 
+_STANDS = timedelta(hours=1)
+
+
 @dataclass(frozen=True, slots=True)
 class KeyHealth:
     """How a tenant's key does: what shows its state best, and since when it is so.
 
     KMS grants operations apart, so one may be refused while another works. The worse of the two is the key's state,
-    until the operation that showed it shows something else.
+    until the operation that showed it shows something else. What is known of the key itself stands beside a denial for
+    an hour after it was last shown, an announced deletion until its date, and neither once DescribeKey contradicts.
     """
 
     newest: KeyObservation
@@ -183,25 +187,39 @@ class KeyHealth:
         last_success_time = max(filter(None, (self.last_success_time, first.last_success_time)), default=None)
         if seen.time < self.newest.time:
             return replace(self, last_success_time=last_success_time)
+        if self._withdrawn_by(seen):
+            newest = replace(self.newest, deletion_time=None)
+            return replace(self, newest=newest, shown_by=frozenset())
         if self._outweighs(seen):
             return replace(self, last_success_time=last_success_time, shown_by=self.shown_by - first.shown_by)
         if seen.state is not self.newest.state:
             return replace(first, last_success_time=last_success_time)
         # DescribeKey may be refused where its answer was known before: the date of the deletion stands.
-        deletion_time = seen.deletion_time or self.newest.deletion_time
-        newest = replace(seen, deletion_time=deletion_time)
+        newest = replace(seen, deletion_time=seen.deletion_time or self.announced(seen.time))
         return KeyHealth(newest, self.since_time, last_success_time, self.shown_by | first.shown_by)
+
+    def announced(self, now: datetime) -> datetime | None:
+        """The date of a deletion, if it is still to come."""
+        date = self.newest.deletion_time
+        return date if date is not None and now < date else None
+
+    def _withdrawn_by(self, seen: KeyObservation) -> bool:
+        """Whether what is known of the key itself is no longer so, and only its next use tells how it is."""
+        about_uses = (KeyState.ENABLED, KeyState.ACCESS_DENIED, KeyState.UNAVAILABLE)
+        described = seen.operation is KmsOperation.DESCRIBE_KEY and seen.state is KeyState.ENABLED
+        return described and self.newest.state not in about_uses
 
     def _outweighs(self, seen: KeyObservation) -> bool:
         """Whether what was seen says less of the key than what is known."""
         known = self.newest.state
+        if seen.operation is KmsOperation.DESCRIBE_KEY and seen.state in (KeyState.ENABLED, KeyState.ACCESS_DENIED):
+            return True  # whether a key may be used, and its store answers, only its use shows
         by_others = bool(self.shown_by - {seen.operation})
-        if seen.operation is KmsOperation.DESCRIBE_KEY and seen.state is KeyState.ENABLED:
-            # That a key may be used, and that its store answers, only its use proves.
-            return known in (KeyState.ENABLED, KeyState.ACCESS_DENIED, KeyState.UNAVAILABLE)
         if seen.state is KeyState.ACCESS_DENIED:  # says nothing of the key itself
-            announced = self.newest.deletion_time is not None and seen.time < self.newest.deletion_time
-            return announced or (by_others and known not in (KeyState.ENABLED, KeyState.ACCESS_DENIED))
+            if self.newest.deletion_time is not None:
+                return self.announced(seen.time) is not None
+            lately = seen.time - self.newest.time < _STANDS
+            return by_others and lately and known not in (KeyState.ENABLED, KeyState.ACCESS_DENIED)
         return by_others and known is KeyState.ACCESS_DENIED and seen.state is KeyState.ENABLED
 
 

@@ -338,6 +338,58 @@ async def test_a_description_ends_what_it_contradicts(world: World) -> None:
     assert (known.newest.state, known.last_success_time) == (KeyState.ACCESS_DENIED, None)
 
 
+@pytest.mark.parametrize("state", [KeyState.DISABLED, KeyState.PENDING_DELETION, KeyState.NOT_FOUND])
+async def test_a_description_is_no_use(world: World, replica: "Replica", state: KeyState) -> None:
+    """What it contradicts stands until the next use, which alone tells whether the key works."""
+    acme, describing = world.acme.tenant_id, KmsOperation.DESCRIBE_KEY
+    for operation in (SEALING, OPENING, describing):
+        replica.book.observe(acme, KeyObservation(state, world.clock.now(), operation=operation))
+    for operation in (SEALING, OPENING):
+        replica.book.of(operation).failed(acme, DENIED)
+    replica.book.observe(acme, KeyObservation(KeyState.ENABLED, world.clock.now(), operation=describing))
+    replica.book.of(SEALING).failed(acme, DENIED)
+    await written(replica.journal)
+    assert [change.key_state for change in replica.changes] == [state, KeyState.ACCESS_DENIED]
+
+
+async def test_a_description_ends_an_announced_deletion(world: World) -> None:
+    """Its date is told no longer once the key is described as enabled, and denials count again."""
+    acme, describing = world.acme.tenant_id, KmsOperation.DESCRIBE_KEY
+    date = START + timedelta(days=7)
+    now = world.clock.now()
+    pending = KeyObservation(KeyState.PENDING_DELETION, now, deletion_time=date, operation=describing)
+    world.health.observe(acme, pending)
+    world.health.observe(acme, KeyObservation(KeyState.ENABLED, now, operation=describing))
+    known = world.health.get(acme)
+    assert known is not None
+    assert known.newest.deletion_time is None
+    world.health.of(SEALING).failed(acme, DENIED)
+    assert shown(world) is KeyState.ACCESS_DENIED
+
+
+async def test_what_nothing_shows_any_more(world: World) -> None:
+    """An operation that nobody uses any more does not uphold for ever what it showed once."""
+    acme = world.acme.tenant_id
+    world.health.of(OPENING).failed(acme, DISABLED)
+    world.health.of(SEALING).failed(acme, DENIED)
+    assert shown(world) is KeyState.DISABLED
+    world.clock.advance(timedelta(hours=1).total_seconds())
+    world.health.of(SEALING).failed(acme, DENIED)
+    assert shown(world) is KeyState.ACCESS_DENIED
+
+
+async def test_a_deletion_whose_date_has_passed(world: World) -> None:
+    """It outweighs nothing, whichever operations showed it."""
+    acme = world.acme.tenant_id
+    date = START + timedelta(seconds=10)
+    pending = KmsKeyPendingDeletionError("refused", deletion_time=date.isoformat())
+    for operation in (SEALING, OPENING, KmsOperation.DESCRIBE_KEY):
+        world.health.of(operation).failed(acme, pending)
+    world.clock.advance(10)
+    world.health.of(SEALING).failed(acme, DENIED)
+    assert shown(world) is KeyState.ACCESS_DENIED
+
+
 async def test_an_announced_deletion_outlasts_the_grants(world: World) -> None:
     """A customer who takes away everything stops neither the deletion nor its being told, until its date."""
     acme = world.acme.tenant_id
@@ -354,8 +406,8 @@ async def test_an_announced_deletion_outlasts_the_grants(world: World) -> None:
     assert shown(world) is KeyState.ACCESS_DENIED
 
 
-def shown(world: World) -> KeyState:
-    known = world.health.get(world.acme.tenant_id)
+def shown(place: "World | Replica") -> KeyState:
+    known = (place.health if isinstance(place, World) else place.book).get(TenantId("acme"))
     assert known is not None
     return known.newest.state
 
@@ -482,6 +534,35 @@ async def test_a_pending_deletion_is_found(world: World, registry: SqlRegistry, 
     await replica.round()
     newest = (await registry.key_health.of([world.acme.tenant_id]))[world.acme.tenant_id].newest
     assert (newest.state, newest.deletion_time) == (KeyState.PENDING_DELETION, date)
+
+
+async def test_a_key_that_is_denied_altogether(world: World, registry: SqlRegistry, replica: Replica) -> None:
+    """It was described as disabled once; now that nothing is granted, that is what is told."""
+    world.admin.disable(world.arn)
+    await replica.round()
+    world.gate.lost = world.gate.not_described = DENIED
+    for _ in range(2):
+        world.clock.advance(600)
+        await replica.round()
+    health = await registry.key_health.of([world.acme.tenant_id])
+    assert health[world.acme.tenant_id].newest.state is KeyState.ACCESS_DENIED
+
+
+async def test_a_refused_description_says_nothing_of_uses(
+    world: World, registry: SqlRegistry, replica: Replica
+) -> None:
+    """A key that works is not called denied for want of DescribeKey."""
+    world.gate.not_described = DENIED
+    await replica.round()
+    assert [change.state for change in await registry.key_health.changes(world.acme.tenant_id)] == [KeyState.ENABLED]
+    assert shown(replica) is KeyState.ENABLED
+
+
+async def test_a_key_between_two_states(world: World, replica: Replica) -> None:
+    """One that is being made or changed is not called unavailable."""
+    world.gate.transitioning = True
+    await replica.round()
+    assert shown(replica) is KeyState.ENABLED
 
 
 async def test_a_kms_that_does_not_answer_is_not_pestered(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +17,7 @@ from keystow_service.errors import KeystowError
 from keystow_service.keys.data_keys import DataKeys, KeyObservers
 from keystow_service.keys.health import KeyHealthBook
 from keystow_service.keys.lease import LeasePolicy
-from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, KeyManagement, Tenant, TenantId
+from keystow_service.model import DataCenter, DataKey, KeyArn, KeyDescription, KeyManagement, KeyState, Tenant, TenantId
 from keystow_service.ports import EncryptionContext, Site
 
 REFRESH, BOUND = 30.0, 60.0
@@ -33,6 +34,8 @@ class Gate:
         self.generated = 0
         self.unwrapped = 0
         self.lost: KeystowError | None = None
+        self.not_described: KeystowError | None = None
+        self.transitioning = False
         self.after_answer: Callable[[], Awaitable[None]] | None = None
 
     async def _pass(self, request: Awaitable[_T]) -> _T:
@@ -54,7 +57,10 @@ class Gate:
         return await self._pass(self._keyring.unwrap(arn, wrapped, context))
 
     async def describe(self, arn: KeyArn) -> KeyDescription:
-        return await self._keyring.describe(arn)
+        if self.not_described is not None:
+            raise self.not_described
+        described = await self._keyring.describe(arn)
+        return replace(described, state=KeyState.UNAVAILABLE, transitioning=True) if self.transitioning else described
 
 
 class World:

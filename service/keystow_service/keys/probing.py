@@ -18,7 +18,7 @@ from keystow_service.acting import PROBING, acting, concerning
 from keystow_service.errors import KeystowError
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.health import KeyHealthBook, described
-from keystow_service.model import KeyState, Tenant, TenantId
+from keystow_service.model import KeyState, KmsOperation, Tenant, TenantId
 from keystow_service.ports import Clock, KeyHealthRecords, Site
 
 log = structlog.get_logger(__name__)
@@ -121,7 +121,11 @@ class KeyProber:
             description = await self._site.key_service.describe(tenant.key_arn)
         except KeystowError as error:
             log.debug("key_not_described", tenant_id=tenant.tenant_id, reason=error.reason)
+            if self._book.get(tenant.tenant_id) is not None:  # of a key of which nothing is known it tells nothing
+                self._book.of(KmsOperation.DESCRIBE_KEY).failed(tenant.tenant_id, error)
             return
+        if description.transitioning:
+            return  # it is between two states, and will be in one
         known = self._book.get(tenant.tenant_id)
         if description.state is not KeyState.ENABLED or known is not None:  # that a key works, only its use proves
             self._book.observe(tenant.tenant_id, described(description, self._clock.now()))
