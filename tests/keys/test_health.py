@@ -14,13 +14,15 @@ from structlog.testing import capture_logs
 
 from keys.world import REFRESH, REGION, World, settled
 from keystow_service.adapters.registry import SqlRegistry, open_registry
-from keystow_service.adapters.registry_database import open_database
+from keystow_service.adapters.registry_database import Database, open_database
+from keystow_service.adapters.registry_key_health import SqlKeyHealth
 from keystow_service.audit import KeyStateChanged
 from keystow_service.errors import (
     KmsAccessDeniedError,
     KmsKeyDisabledError,
     KmsKeyPendingDeletionError,
     KmsUnavailableError,
+    RegistryUnavailableError,
 )
 from keystow_service.keys.health import KeyHealthBook, KeyHealthView
 from keystow_service.keys.health_journal import KeyHealthJournal
@@ -31,6 +33,7 @@ from keystow_service.model import (
     DataKey,
     KeyArn,
     KeyDescription,
+    KeyHealthStep,
     KeyManagement,
     KeyObservation,
     KeyState,
@@ -150,6 +153,32 @@ async def test_a_registry_that_does_not_answer(world: World, registry: SqlRegist
     assert await registry.key_health.changes(world.acme.tenant_id) == [enabled(0), disabled(30), enabled(50)]
 
 
+@pytest.mark.parametrize("since", [None, enabled(40)], ids=["", "changed again"])
+@pytest.mark.parametrize("before", [None, enabled(0)], ids=["first", "later"])
+async def test_a_registry_whose_answer_is_lost(
+    world: World, registry: SqlRegistry, url: str, before: KeyObservation | None, since: KeyObservation | None
+) -> None:
+    """A change that it took all the same is told, once, also where another replica has seen the next one since."""
+    acme = world.acme.tenant_id
+    if before is not None:
+        await registry.key_health.observe(acme, before)
+    changes: list[KeyStateChanged] = []
+    database = await open_database(url)
+    journal = KeyHealthJournal(
+        registry, ForgetfulRecords(database, since), changes.append, interval=INTERVAL, retry_interval=0
+    )
+    with capture_logs() as log:
+        journal.note(acme, disabled(30))
+        await written(journal)
+        journal.note(acme, disabled(30 + 2 * INTERVAL))
+        await written(journal)
+    await database.aclose()
+    told = [(change.previous, change.key_state, change.kms_request_id) for change in changes]
+    assert told[:1] == [(before.state if before else None, KeyState.DISABLED, disabled(30).request_id)]
+    assert len(told) == (1 if since is None else 2)
+    assert len([line for line in log if line["event"] == "key_state_changed"]) == len(told)
+
+
 async def test_more_than_can_be_kept(world: World, registry: SqlRegistry) -> None:
     """What there is no room for while the registry does not answer is recorded when it is seen again."""
     journal = KeyHealthJournal(registry, registry.key_health, ignored, interval=INTERVAL, max_unwritten=2)
@@ -161,6 +190,24 @@ async def test_more_than_can_be_kept(world: World, registry: SqlRegistry) -> Non
     journal.note(world.acme.tenant_id, enabled(4))
     await written(journal)
     assert await registry.key_health.changes(world.acme.tenant_id) == [enabled(0), disabled(1), enabled(4)]
+
+
+class ForgetfulRecords(SqlKeyHealth):
+    """The first observation is written, and then perhaps one of another replica, but nobody is answered."""
+
+    def __init__(self, database: Database, then: KeyObservation | None) -> None:
+        super().__init__(database)
+        self._then = then
+        self._forgets = True
+
+    async def observe(self, tenant_id: TenantId, seen: KeyObservation) -> KeyHealthStep:
+        step = await super().observe(tenant_id, seen)
+        if not self._forgets:
+            return step
+        self._forgets = False
+        if self._then is not None:
+            await super().observe(tenant_id, self._then)
+        raise RegistryUnavailableError("lost")
 
 
 # --- The view ---------------------------------------------------------------------------------------------------------

@@ -2,15 +2,15 @@
 
 The promise: every change of state gets there, in order, as soon as the registry answers, and with it the last that was
 seen before; what only repeats is written once in a while. Of all replicas that see a change the one whose observation
-makes it in the registry tells of it: once, and also if the state before was seen by a process that is no more.
-No use of a key waits for any of it.
+makes it in the registry tells of it: once, and also if the state before was seen by a process that is no more, or if
+the registry's answer was lost. No use of a key waits for any of it.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
@@ -91,6 +91,7 @@ class KeyHealthJournal:
         self._noted: dict[TenantId, _Noted] = {}
         self._repeated: dict[TenantId, _Sight] = {}  # the last after that
         self._unwritten: deque[_Unwritten] = deque()
+        self._repeats = False  # the first of them, which the registry may have taken without our having its answer
         self._full = False
         self._work = asyncio.Event()
         self._writing: asyncio.Task[bool] | None = None
@@ -151,25 +152,40 @@ class KeyHealthJournal:
         """False if the registry does not answer."""
         first = self._unwritten[0]
         try:
-            step = await self._recorded(first)
-            self._adopt(first, step.after)
-            self._tell(first.sight.action, step)
+            recorded, change = await self._recorded(first)
+            self._adopt(first, recorded)
+            self._tell(first.sight.action, change)
         except TenantNotFoundError:
             pass  # the registry was put back to an earlier state
         except KeystowError as error:
             log.warning("key_health.delayed", reason=error.reason, unwritten=len(self._unwritten))
+            self._repeats = True
             return False
         except Exception as error:  # noqa: BLE001 - what can never be written must not keep the rest from it
             log.error("key_health.not_recorded", tenant_id=first.tenant_id, kind=type(error).__name__)  # noqa: TRY400 - its text may hold secrets
         self._unwritten.popleft()
-        self._full = False
+        self._repeats = self._full = False
         return True
 
-    async def _recorded(self, unwritten: _Unwritten) -> KeyHealthStep:
+    async def _recorded(self, unwritten: _Unwritten) -> tuple[KeyHealth, KeyHealthStep]:
+        """What is known now, and the step that this observation made."""
         tenant = await self._registry.get(unwritten.tenant_id)
-        if tenant.key_management is KeyManagement.SELF:
-            return await self._records.observe(tenant.tenant_id, unwritten.sight.seen)
-        return unwritten.here
+        if tenant.key_management is not KeyManagement.SELF:
+            return unwritten.here.after, unwritten.here
+        step = await self._records.observe(tenant.tenant_id, unwritten.sight.seen)
+        made_before = None
+        if self._repeats and not step.changes_state:
+            made_before = await self._made_before(tenant.tenant_id, unwritten.sight.seen)
+        return step.after, made_before or step
+
+    async def _made_before(self, tenant_id: TenantId, seen: KeyObservation) -> KeyHealthStep | None:
+        """The change that this very observation made when the registry's answer was lost."""
+        changes = await self._records.changes(tenant_id)
+        change = replace(seen, operation=None)  # as it is remembered
+        if change not in changes:
+            return None
+        at = changes.index(change)
+        return KeyHealthStep(KeyHealth.first(changes[at - 1]) if at else None, KeyHealth.first(change))
 
     def _adopt(self, written: _Unwritten, recorded: KeyHealth) -> None:
         """Others write there, too: what only repeats here may be news to the registry."""
