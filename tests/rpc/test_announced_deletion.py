@@ -1,4 +1,4 @@
-"""A deletion that was announced once is told of for as long as nothing says otherwise, whatever KMS tells later."""
+"""The date of a deletion that KMS told once is told on; that the deletion is still pending KMS itself must say."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -61,19 +61,12 @@ async def health(server: Server) -> KeyHealth:
     return (await server.tenants.GetTenant(GetTenantRequest(tenant_id=TENANT))).tenant.key_health
 
 
-def as_disabled(kms: FaithfulKms, key: Key) -> None:
-    """Let it refuse as a disabled key does, as AWS's may."""
-    kms.faults.fail_always(Fault("DisabledException", f"{key.arn} is disabled."), "GenerateDataKey", "Decrypt")
-
-
 async def test_a_key_that_is_no_longer_described(kms: FaithfulKms, tmp_path: Path) -> None:
     """The date stays in errors and in the tenant's health, and a process that has just started knows it, too."""
     async with serving_on_kms(kms, tmp_path, **SETTINGS) as server:
-        key, date = await announced(server, kms)
-        for _ in range(2):
-            told = await refusal(server)
-            assert (told.reason, deletion_time(told)) == ("KMS_KEY_PENDING_DELETION", date)
-            as_disabled(kms, key)
+        _, date = await announced(server, kms)
+        told = await refusal(server)
+        assert (told.reason, deletion_time(told)) == ("KMS_KEY_PENDING_DELETION", date)
     async with serving_on_kms(kms, tmp_path, **SETTINGS) as server:
         told = await refusal(server)
         assert (told.reason, deletion_time(told)) == ("KMS_KEY_PENDING_DELETION", date)
@@ -82,27 +75,40 @@ async def test_a_key_that_is_no_longer_described(kms: FaithfulKms, tmp_path: Pat
 
 
 async def test_a_deletion_that_was_cancelled(kms: FaithfulKms, tmp_path: Path) -> None:
-    """A description, or a use, says so."""
+    """KMS says that the key is disabled, and is believed, also where it does not describe the key any more."""
     async with serving_on_kms(kms, tmp_path, **SETTINGS) as server:
         key, _ = await announced(server, kms)
         key.cancel_deletion()
-        assert (await refusal(server)).reason == "KMS_KEY_PENDING_DELETION"
-        key.put_policy(tenant_policy(CUSTOMER_ACCOUNT, TENANT))
-        assert (await refusal(server)).reason == "KMS_KEY_DISABLED"
-        assert (await health(server)).state == KEY_STATE_DISABLED
+        for _ in range(2):
+            assert (await refusal(server)).reason == "KMS_KEY_DISABLED"
+            assert (await health(server)).state == KEY_STATE_DISABLED
+            key.put_policy(tenant_policy(CUSTOMER_ACCOUNT, TENANT))
         key.enable()
         await put(server, TENANT, "key", b"content")
         assert (await health(server)).state == KEY_STATE_ENABLED
 
 
-async def test_another_key_is_not_meant(kms: FaithfulKms, tmp_path: Path) -> None:
-    """One that is tried for the same tenant is not called pending for that."""
+async def test_an_unheard_of_wording(kms: FaithfulKms, tmp_path: Path) -> None:
+    """A refusal that does not say what it is about shows nothing of the key: what was announced stands untouched."""
     async with serving_on_kms(kms, tmp_path, **SETTINGS) as server:
-        await announced(server, kms)
+        key, _ = await announced(server, kms)
+        before = await health(server)
+        kms.faults.fail_always(
+            Fault("KMSInvalidStateException", f"{key.arn} is no more what it was."), "GenerateDataKey"
+        )
+        assert (await refusal(server)).reason == "KMS_KEY_TRANSITIONING"
+        assert await health(server) == before
+
+
+async def test_another_key_is_not_meant(kms: FaithfulKms, tmp_path: Path) -> None:
+    """One that is tried for the same tenant, and is to be deleted as well, is not told with that date."""
+    async with serving_on_kms(kms, tmp_path, **SETTINGS) as server:
+        _, date = await announced(server, kms)
         other = kms.create_key(TENANT)
-        other.disable()
+        other.schedule_deletion(30)
         other.put_policy(denying(other.standing.policy, "DescribeKey"))
         request = CheckKeyRequest(tenant_id=TENANT, kms_key_arn=other.arn, data_center=DATA_CENTER)
         checks = (await server.tenants.CheckKey(request)).checks
     [detail] = [check.detail for check in checks if check.name == "grant.generate"]
-    assert "disabled" in detail
+    assert "scheduled for deletion" in detail
+    assert date[: len("2026-01-01")] not in detail

@@ -23,7 +23,7 @@ from keystow_service.adapters.kms_explained import Announced, ExplainedKms
 from keystow_service.adapters.kms_limits import LimitedKms
 from keystow_service.errors import KeystowError, KmsKeyArnInvalidError
 from keystow_service.keys.repeated import RepeatedKeyService, RepeatPolicy
-from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyObservation, KeyOrigin, KeyState
+from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyOrigin, KeyState
 from keystow_service.ports import EncryptionContext, KeyService
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class KmsPatience:
     explanation: float = 2.0
 
 
-async def _nothing_announced(arn: KeyArn, context: EncryptionContext) -> KeyObservation | None:  # noqa: ARG001 - Announced's
+async def _nothing_announced(arn: KeyArn, context: EncryptionContext) -> datetime | None:  # noqa: ARG001 - Announced's
     return None
 
 
@@ -83,7 +83,7 @@ async def open_kms(
     """KMS of one region, with the credentials that botocore finds, or the session's. ``endpoint`` replaces AWS's own.
 
     What ``around`` puts around it sees every request that KMS gets: the client's own retries are off, and ours
-    (keys/repeated.py) are in front. ``announced`` is asked about deletions that KMS does not tell of.
+    (keys/repeated.py) are in front. ``announced`` is asked for dates of deletions that KMS does not tell.
     """
     patience = patience or KmsPatience()
     config = AioConfig(

@@ -2,13 +2,14 @@
 
 A key pending deletion answers with either of two exceptions, and neither says the date; so the key is described. That
 is a request to KMS of its own: it goes through the KeyService as every other does. The lease does not wait for it. If
-it fails, what was announced before stands.
+it fails, what KMS said stands, and of a deletion the date that was known before.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from copy import copy
+from datetime import datetime
 from typing import TypeAlias, TypeVar
 
 import structlog
@@ -27,7 +28,7 @@ from keystow_service.errors import (
 from keystow_service.keys.encryption_context import tenant_concerned
 from keystow_service.keys.sending import on_refusal
 from keystow_service.keys.trouble import trouble
-from keystow_service.model import DataKey, KeyArn, KeyDescription, KeyObservation
+from keystow_service.model import DataKey, KeyArn, KeyDescription
 from keystow_service.ports import EncryptionContext, KeyService
 
 log = structlog.get_logger(__name__)
@@ -41,11 +42,9 @@ _ABOUT_THE_STATE = (
     KmsKeyStoreUnavailableError,
     KmsKeyTransitioningError,
 )
-# As what a key that is to be deleted may refuse.
-_MAY_BE_PENDING_DELETION = (KmsKeyDisabledError, KmsKeyPendingDeletionError, KmsKeyTransitioningError)
 
-# What is remembered of a key's announced deletion. Raises KeystowError.
-Announced: TypeAlias = Callable[[KeyArn, EncryptionContext], Awaitable[KeyObservation | None]]
+# The date that is remembered of a key's announced deletion. Raises KeystowError.
+Announced: TypeAlias = Callable[[KeyArn, EncryptionContext], Awaitable[datetime | None]]
 
 
 class ExplainedKms:
@@ -97,12 +96,12 @@ class ExplainedKms:
     async def _remembered(
         self, arn: KeyArn, context: EncryptionContext, refusal: KeyRefusal
     ) -> kms_errors.Verdict | None:
-        if not isinstance(refusal, _MAY_BE_PENDING_DELETION):
+        """None where KMS did not say that the key is to be deleted: that may have been cancelled since."""
+        if not isinstance(refusal, KmsKeyPendingDeletionError):
             return None
         try:
             async with asyncio.timeout(self._patience):
-                announced = await self._announced(arn, context)
+                return kms_errors.pending_deletion(await self._announced(arn, context))
         except (KeystowError, TimeoutError) as error:
             log.info("kms.deletion_not_looked_up", key_arn=arn.text, kind=type(error).__name__)
             return None
-        return None if announced is None else kms_errors.pending_deletion(announced.deletion_time)

@@ -1,11 +1,13 @@
-"""What is remembered of a deletion that KMS announced, for when it no longer tells of it.
+"""The date of a deletion that KMS told once, for when it says only that the key is to be deleted.
 
-A key that is to be deleted may refuse as a disabled one does, and DescribeKey, which tells them apart, may be refused
-as well. What was known stands until a use succeeds, a description says otherwise, or the date has passed.
+DescribeKey, which tells the date, may be refused later. What was known stands for as long as KMS says that the deletion
+is pending, until the date has passed. It is no evidence of that itself.
 """
 
+from datetime import datetime
+
 from keystow_service.keys.health import KeyHealthView
-from keystow_service.model import KeyArn, KeyObservation, KeyState, TenantId
+from keystow_service.model import KeyArn, TenantId
 from keystow_service.ports import TENANT_CONTEXT, Clock, EncryptionContext, TenantRegistry
 
 
@@ -17,8 +19,8 @@ class AnnouncedDeletions:
         self._health = health
         self._clock = clock
 
-    async def __call__(self, arn: KeyArn, context: EncryptionContext) -> KeyObservation | None:
-        """What showed that the key of the context's tenant is to be deleted; None if nothing did.
+    async def __call__(self, arn: KeyArn, context: EncryptionContext) -> datetime | None:
+        """When the key of the context's tenant is to be deleted; None if that is not known.
 
         Raises TenantNotFoundError, RegistryUnavailableError.
         """
@@ -26,7 +28,4 @@ class AnnouncedDeletions:
         if tenant.key_arn != arn:
             return None  # another key is being tried for the tenant
         health = (await self._health.of([tenant.tenant_id])).get(tenant.tenant_id)
-        if health is None or health.newest.state is not KeyState.PENDING_DELETION:
-            return None
-        date = health.newest.deletion_time
-        return health.newest if date is None or self._clock.now() < date else None
+        return health.announced(self._clock.now()) if health else None
