@@ -225,6 +225,25 @@ async def test_a_slow_kms_ends_no_wait_without_a_lease(world: World) -> None:
     await keys.aclose()
 
 
+async def test_answers_that_come_too_late_end_a_wait(world: World) -> None:
+    """KMS is asked no more often than while it fails, and the stream is told what was the matter."""
+    keys = world.data_keys(NO_LEASE)
+    task = await waiting(await keys.for_sealing(world.acme))
+
+    async def slow() -> None:
+        world.clock.advance(NO_LEASE.revocation_bound)
+
+    world.gate.after_answer = slow
+    await answered(world, task)
+    asked_so_far = world.gate.generated
+    await looked_at(task)
+    assert (world.gate.generated, task.done()) == (asked_so_far, False)
+    world.clock.advance(GRACE)
+    with pytest.raises(KmsUnavailableError, match="longer to answer"):
+        await task
+    await keys.aclose()
+
+
 async def test_what_ends_a_wait_otherwise_is_left_alone(world: World, keys: DataKeys) -> None:
     """Its own end, its own failure, a time limit, and a cancellation, even one that comes with the key's error."""
     held = await keys.for_sealing(world.acme)

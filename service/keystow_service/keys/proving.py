@@ -79,7 +79,9 @@ class Proving:
             if self._lease.prove(request.sending, answer.request_id):
                 self._observer.succeeded(self._key.tenant_id, answer.request_id)
                 if not self._lease.counts():
-                    raise self._too_late()
+                    late = self._too_late()
+                    self._lease.postpone(late)
+                    raise late
                 return answer
             # A refusal overtook this answer, which was given before it: it proves nothing. Ask again.
 
