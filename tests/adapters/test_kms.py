@@ -197,10 +197,14 @@ async def test_no_credentials(kms: FaithfulKms, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_refused_role(kms: FaithfulKms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What STS refuses on the way to our own credentials is not taken for an answer of KMS about the tenant's key."""
+    """What STS refuses on the way to our own credentials is not taken for an answer of KMS about the tenant's key.
+
+    Nor is its request's id for one that CloudTrail has of KMS.
+    """
     body = (
         '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
-        "<Code>AccessDeniedException</Code><Message>foreign text</Message></Error></ErrorResponse>"
+        "<Code>AccessDeniedException</Code><Message>foreign text</Message></Error>"
+        "<RequestId>of-sts</RequestId></ErrorResponse>"
     )
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -221,6 +225,7 @@ async def test_refused_role(kms: FaithfulKms, monkeypatch: pytest.MonkeyPatch, t
             with pytest.raises(errors.ProviderCredentialsError) as caught:
                 await service.generate_data_key(arn, ACME)
     assert "foreign" not in caught.value.message
+    assert "aws_request_id" not in caught.value.details
     assert not kms.requests
 
 

@@ -159,10 +159,10 @@ class AwsKms:
 
 
 def _refusal(arn: KeyArn, error: ClientError) -> KeystowError:
+    if error.operation_name not in _OPERATIONS:  # STS, on the way to credentials; the request's id is its own
+        return kms_errors.CREDENTIALS.error(arn)
     code, request_id = kms_errors.error_code(error.response), kms_errors.request_id(error.response)
-    if error.operation_name not in _OPERATIONS:  # STS, on the way to credentials
-        verdict = kms_errors.CREDENTIALS
-    elif code in kms_errors.STATE_CODES:
+    if code in kms_errors.STATE_CODES:
         verdict = kms_errors.by_text(code, kms_errors.error_text(error.response))
     else:
         verdict = kms_errors.by_code(code, request_id)
