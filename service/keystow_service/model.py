@@ -203,6 +203,10 @@ class KeyHealth:
         date = self.newest.deletion_time
         return date if date is not None and now < date else None
 
+    def denies(self, operation: KmsOperation) -> bool:
+        """Whether that was denied when it was last tried."""
+        return self.newest.state is KeyState.ACCESS_DENIED and operation in self.shown_by
+
     def _withdrawn_by(self, seen: KeyObservation) -> bool:
         """Whether what is known of the key itself is no longer so, and only its next use tells how it is."""
         about_uses = (KeyState.ENABLED, KeyState.ACCESS_DENIED, KeyState.UNAVAILABLE)

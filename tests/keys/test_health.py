@@ -1,6 +1,8 @@
 """How the health of keys gets about: from a use or a probe to the registry, and from there to whoever asks."""
 
 import asyncio
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -459,6 +461,26 @@ def shown(place: "World | Replica") -> KeyState:
     return known.newest.state
 
 
+def test_counting_while_keys_are_seen_first(world: World) -> None:
+    """Whoever reads the metrics does so in a thread of its own."""
+
+    def observe() -> None:
+        for number in range(2000):
+            world.health.of(SEALING).failed(TenantId(f"tenant-{number}"), DISABLED)
+
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    observing = threading.Thread(target=observe)
+    observing.start()
+    try:
+        while observing.is_alive():
+            world.health.count(KeyState.DISABLED)
+    finally:
+        observing.join()
+        sys.setswitchinterval(often)
+    assert world.health.count(KeyState.DISABLED) == 2000
+
+
 # --- The prober -------------------------------------------------------------------------------------------------------
 
 
@@ -581,6 +603,47 @@ async def test_a_pending_deletion_is_found(world: World, registry: SqlRegistry, 
     await replica.round()
     newest = (await registry.key_health.of([world.acme.tenant_id]))[world.acme.tenant_id].newest
     assert (newest.state, newest.deletion_time) == (KeyState.PENDING_DELETION, date)
+
+
+async def test_a_restore_that_was_denied_once(world: World, registry: SqlRegistry, replica: Replica) -> None:
+    """The probe finds that it is granted again, also where another process saw the denial; then it unwraps no more."""
+    elsewhere = Replica(world, registry)
+    for operation in (SEALING, OPENING):
+        elsewhere.book.of(operation).succeeded(world.acme.tenant_id, "works")
+    elsewhere.book.of(OPENING).failed(world.acme.tenant_id, DENIED)
+    await written(elsewhere.journal)
+    for _ in range(2):
+        world.clock.advance(INTERVAL * 2)
+        await replica.round()
+        health = await registry.key_health.of([world.acme.tenant_id])
+        assert (health[world.acme.tenant_id].newest.state, world.gate.unwrapped) == (KeyState.ENABLED, 1)
+
+
+async def test_a_restore_that_is_still_denied(world: World, registry: SqlRegistry, replica: Replica) -> None:
+    """That is asked anew each time, and nobody is warned of what is known."""
+    replica.book.of(OPENING).failed(world.acme.tenant_id, DENIED)
+    await written(replica.journal)
+    world.gate.not_unwrapped = DENIED
+    with capture_logs() as log:
+        for asked in (1, 2):
+            world.clock.advance(INTERVAL * 2)
+            await replica.round()
+            assert world.gate.unwrapped == asked
+    assert "kms_request_failed" not in [line["event"] for line in log]
+    health = await registry.key_health.of([world.acme.tenant_id])
+    assert health[world.acme.tenant_id].newest.state is KeyState.ACCESS_DENIED
+
+
+async def test_a_key_that_works_again_elsewhere(world: World, registry: SqlRegistry, replica: Replica) -> None:
+    """A process that saw it refused, and does not use it any more, counts it no longer."""
+    replica.book.of(SEALING).failed(world.acme.tenant_id, DISABLED)
+    await written(replica.journal)
+    world.clock.advance(1)
+    elsewhere = Replica(world, registry)
+    elsewhere.book.of(SEALING).succeeded(world.acme.tenant_id, "works")
+    await written(elsewhere.journal)
+    await replica.round()
+    assert (world.gate.generated, replica.book.count(KeyState.DISABLED)) == (0, 0)
 
 
 async def test_a_key_that_is_denied_altogether(world: World, registry: SqlRegistry, replica: Replica) -> None:

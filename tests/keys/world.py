@@ -34,6 +34,7 @@ class Gate:
         self.generated = 0
         self.unwrapped = 0
         self.lost: KeystowError | None = None
+        self.not_unwrapped: KeystowError | None = None
         self.not_described: KeystowError | None = None
         self.transitioning = False
         self.after_answer: Callable[[], Awaitable[None]] | None = None
@@ -54,6 +55,8 @@ class Gate:
 
     async def unwrap(self, arn: KeyArn, wrapped: bytes, context: EncryptionContext) -> DataKey:
         self.unwrapped += 1
+        if self.not_unwrapped is not None:
+            raise self.not_unwrapped
         return await self._pass(self._keyring.unwrap(arn, wrapped, context))
 
     async def describe(self, arn: KeyArn) -> KeyDescription:

@@ -83,9 +83,15 @@ class DataKeys:
         await keys.sealing.hold()
         return keys.sealing.held(opened.data_key, cached=True)
 
-    async def probe(self, tenant: Tenant) -> None:
-        """Use the key if nobody has lately, and keep no data key for a tenant that has none. Raises as for_sealing."""
-        await self._of(tenant).sealing.probe()
+    async def probe(self, tenant: Tenant, *, opening: bool = False) -> None:
+        """Use the key if nobody has lately, and keep no data key for a tenant that has none. Raises as for_sealing.
+
+        ``opening``: unwrap that data key, too, whoever has unwrapped others lately.
+        """
+        keys = self._of(tenant)
+        wrapped = await keys.sealing.probe()
+        if opening and wrapped is not None:
+            await keys.opening.probe(wrapped)
 
     async def aclose(self) -> None:
         """Stop renewing and forget every key."""

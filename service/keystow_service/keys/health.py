@@ -44,6 +44,7 @@ _STATES = MappingProxyType(
     }
 )
 
+_PAGE = 500  # tenants that the registry is asked about at once
 
 _REASONS = MappingProxyType({state: error.reason for error, state in reversed([*_STATES.items()])})
 
@@ -119,9 +120,18 @@ class KeyHealthBook:
         self._last.setdefault(tenant_id, {})[seen.operation] = seen
         self._note(tenant_id, seen)
 
+    def correct(self, tenant_id: TenantId, health: KeyHealth) -> None:
+        """Take over what others have seen since."""
+        self._known[tenant_id] = health
+
+    def refused(self) -> Sequence[TenantId]:
+        """Whose keys are known in a state that does not let them be used."""
+        return [tenant for tenant, health in self._known.items() if health.newest.state is not KeyState.ENABLED]
+
     def count(self, state: KeyState) -> int:
-        """How many tenants' keys this process last saw in a state."""
-        return sum(health.newest.state is state for health in self._known.values())
+        """How many tenants' keys are known in a state. From any thread."""
+        known = list(self._known.values())  # others come meanwhile
+        return sum(health.newest.state is state for health in known)
 
 
 class KeyHealthView:
@@ -145,3 +155,10 @@ class KeyHealthView:
             if health is not None:
                 merged[tenant_id] = health
         return merged
+
+    async def refresh(self) -> None:
+        """Correct the book where keys were refused here and others have seen more. Raises RegistryUnavailableError."""
+        refused = self._book.refused()
+        for first in range(0, len(refused), _PAGE):
+            for tenant_id, health in (await self.of(refused[first : first + _PAGE])).items():
+                self._book.correct(tenant_id, health)

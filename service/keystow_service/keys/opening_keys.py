@@ -42,6 +42,11 @@ class OpeningKeys:
         hold, renew = partial(self._hold, wrapped), partial(self._renew, wrapped)
         return HeldKey(key, self.waits, hold, renew, self._key.arn, KeyUse.OPEN, cached=cached)
 
+    async def probe(self, wrapped: bytes) -> None:
+        """Ask KMS to unwrap it, and keep nothing of that. Raises as for_object."""
+        key = self._key
+        await self._proving(lambda: key.service.unwrap(key.arn, wrapped, key.context))
+
     def drop(self) -> None:
         """Forget what is cached."""
         self._opened.clear()

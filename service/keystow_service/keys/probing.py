@@ -1,9 +1,9 @@
 """Asks after keys that nobody uses, so that their health is known before a backup or a restore fails.
 
 A probe is a use: GenerateDataKey with the tenant's own context, which renews the tenant's lease, and at a slower pace
-DescribeKey, which knows the date of a deletion. Keys in use are left alone, whichever replica uses them: the registry
-knows when each was last seen. Each data centre has a prober of its own: where KMS does not answer, nobody waits but
-those who are there.
+DescribeKey, which knows the date of a deletion. Decrypt is probed only while it is known to be denied. Keys in use
+are left alone, whichever replica uses them: the registry knows when each was last seen. Each data centre has a prober
+of its own: where KMS does not answer, nobody waits but those who are there.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ import structlog
 from keystow_service.acting import PROBING, acting, concerning
 from keystow_service.errors import KeystowError
 from keystow_service.keys.data_keys import DataKeys
-from keystow_service.keys.health import KeyHealthBook, described
-from keystow_service.model import KeyState, KmsOperation, Tenant, TenantId
+from keystow_service.keys.health import KeyHealthBook, KeyHealthView, described
+from keystow_service.model import KeyHealth, KeyState, KmsOperation, Tenant, TenantId
 from keystow_service.ports import Clock, KeyHealthRecords, Site
 
 log = structlog.get_logger(__name__)
@@ -54,6 +54,7 @@ class KeyProber:
         self._site = site
         self._keys = keys
         self._book = book
+        self._view = KeyHealthView(book, records)
         self._records = records
         self._clock = clock
         self._policy = policy
@@ -75,18 +76,21 @@ class KeyProber:
 
     async def round(self) -> None:
         """Probe those whose turn it is. Raises RegistryUnavailableError."""
+        await self._view.refresh()
         slots = asyncio.Semaphore(self._policy.at_once)
 
-        async def probe(tenant: Tenant) -> None:
+        async def probe(tenant: Tenant, known: KeyHealth | None) -> None:
             async with slots:
                 with concerning(tenant.tenant_id):
-                    await self._probe(tenant)
+                    await self._probe(tenant, known)
 
         async with aclosing(self._unobserved()) as pages:
             async for tenants in pages:
+                due = list(filter(self._due, tenants))
+                known = await self._view.of([tenant.tenant_id for tenant in due])
                 async with asyncio.TaskGroup() as probes:
-                    for tenant in filter(self._due, tenants):
-                        probes.create_task(probe(tenant))
+                    for tenant in due:
+                        probes.create_task(probe(tenant, known.get(tenant.tenant_id)))
 
     async def _unobserved(self) -> AsyncGenerator[Sequence[Tenant], None]:
         """All of them, a page at a time: those that KMS did not answer for must not hide the others."""
@@ -104,10 +108,10 @@ class KeyProber:
         wait = self._policy.interval * (1 + _SPREAD * (2 * self._random() - 1))
         return asked is None or self._clock.boottime() - asked >= wait
 
-    async def _probe(self, tenant: Tenant) -> None:
+    async def _probe(self, tenant: Tenant, known: KeyHealth | None) -> None:
         self._asked[tenant.tenant_id] = self._clock.boottime()
         try:
-            await self._keys.probe(tenant)
+            await self._keys.probe(tenant, opening=known is not None and known.denies(KmsOperation.DECRYPT))
         except KeystowError as error:
             log.debug("key_probe", tenant_id=tenant.tenant_id, reason=error.reason)  # the book has been told
         last = self._described.get(tenant.tenant_id)

@@ -63,10 +63,12 @@ class SealingKeys:
         while not self.lease.serves(begun):
             await self._generate().answer()
 
-    async def probe(self) -> None:
-        """See DataKeys.probe."""
+    async def probe(self) -> bytes | None:
+        """See DataKeys.probe. Gives a data key's ciphertext if there is one at hand."""
+        newest = self._newest
         if self.lease.due():
-            await self._generate(wanted=self._newest is not None).answer()
+            newest = await self._generate(wanted=newest is not None).answer()
+        return newest.key.wrapped if newest else None
 
     def drop(self) -> None:
         """Forget what is cached."""
