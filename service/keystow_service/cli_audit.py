@@ -72,7 +72,7 @@ def verify(
         typer.Option(
             "--ended",
             help="Nobody writes these files any more: a chain without its end is wrong, unless others saw it so. "
-            "Of the server's own files that is seen without.",
+            "In the server's own directory that is seen without.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -83,7 +83,7 @@ def verify(
         settings = settings_in_force(config)
         chosen = _audit_files(files, settings)
         directory = settings.audit_files.directory
-        own = all(path.resolve().parent == directory.resolve() for path in chosen)
+        own = [path for path in files or [directory] if path.resolve() == directory.resolve()]
         keys = _public_keys(public_key, config)
         kept = Anchors(anchors or ())
         with ProgressLine(2 * sum(path.stat().st_size for path in chosen)) as progress:
@@ -93,7 +93,7 @@ def verify(
                 anchors=kept,
                 partial=partial,
                 running=running_writers(directory) if own else frozenset(),
-                ended=ended or own,
+                ended=frozenset(chosen if ended else files_in(own)),
                 progress=progress.add,
             )
             wrong, notes = _print(found, progress, as_json=as_json)

@@ -142,6 +142,51 @@ def test_a_chain_that_is_cut_short(folder: Path) -> None:
     assert (said.code, "unended: has no end after line 15" in said.output) == (1, True)
 
 
+def test_a_chain_that_is_cut_short_among_others(folder: Path) -> None:
+    """It does not hide behind other directories that are verified with it, nor behind a link in its own."""
+    (folder / "archive").mkdir()
+    for key in (folder / "data" / "audit").glob("*.key"):
+        shutil.copy(key, folder / "archive")
+    write_now(folder / "archive", 1)
+    cut(folder)
+    said = audit(folder, "verify", "data/audit", "archive")
+    assert (said.code, said.output.count(": unended: ")) == (1, 1)
+    [archived] = files_of(folder / "archive")
+    (folder / "data" / "audit" / archived.name).symlink_to(archived)
+    said = audit(folder, "verify")
+    assert (said.code, said.output.count(": unended: ")) == (1, 1)
+
+
+def test_some_files_of_a_chain(folder: Path) -> None:
+    """Who names files has not shown what stands in others: neither the chain's end nor who saw it."""
+    first, *_ = files_of(folder / "data" / "audit")
+    said = audit(folder, "verify", "--partial", first)
+    assert (said.code, said.output.count(": open: ")) == (0, 1)
+    cut(folder)
+    killed = files_of(folder / "data" / "audit")
+    write_now(folder / "data" / "audit", 1)
+    said = audit(folder, "verify", "--partial", *killed)
+    assert (said.code, said.output.count(": open: ")) == (0, 1)
+
+
+async def test_a_chain_that_was_seen_while_its_writer_ran(folder: Path) -> None:
+    """That explains no missing end: the writer may have gone on, and its end may have been cut off later."""
+    directory = folder / "data" / "audit"
+    async with open_log(directory) as log:
+        file = files_of(directory)[-1]
+        async with open_log(directory):
+            pass
+        seen = file.read_bytes()
+        log.record(rpc())
+    assert audit(folder, "verify").output == "5 files: nothing wrong\n"
+    file.write_bytes(seen)
+    said = audit(folder, "verify")
+    assert (said.code, said.output.count(": unended: has no end after line 2.")) == (1, 1)
+    (folder / "key.pem").write_text(audit(folder, "public-key").output)
+    shutil.copytree(directory, folder / "copy")
+    assert audit(folder, "verify", "--public-key", "key.pem", "--ended", "copy").code == 1
+
+
 def test_a_writer_that_was_killed(folder: Path) -> None:
     """What is left is where the next one saw it end, so nothing was cut off since."""
     cut(folder)
@@ -149,8 +194,33 @@ def test_a_writer_that_was_killed(folder: Path) -> None:
     said = audit(folder, "verify")
     assert (said.code, ": open: has no end after line 15" in said.output) == (0, True)
     assert "line 15 was seen by" in said.output
+    (folder / "key.pem").write_text(audit(folder, "public-key").output)
+    shutil.copytree(folder / "data" / "audit", folder / "copy")
+    assert audit(folder, "verify", "--public-key", "key.pem", "--ended", "copy").code == 0
     cut(folder)  # of the next one
     assert audit(folder, "verify").code == 1
+
+
+def test_a_writer_that_was_killed_between_two_files(folder: Path) -> None:
+    """It had begun the next one, and written nothing to it: the chain ends where the one before does."""
+    *_, middle, last = files_of(folder / "data" / "audit")
+    last.write_bytes(b"")
+    write_now(folder / "data" / "audit", 1)
+    said = audit(folder, "verify")
+    assert (said.code, said.output.count(": open: ")) == (0, 1)
+    middle.write_bytes(b"\n".join((*lines_of(middle)[:-1], b"")))
+    said = audit(folder, "verify")
+    assert (said.code, said.output.count(": truncated: ")) == (1, 1)
+
+
+def test_a_writer_that_was_killed_when_files_are_moved_away(folder: Path) -> None:
+    """Every file of a later writer bears witness by itself, so that any of them will do."""
+    cut(folder)
+    write_now(folder / "data" / "audit", 9, small_files(2000))
+    *killed, first, second, third = files_of(folder / "data" / "audit")
+    for kept in (first, second, third):
+        said = audit(folder, "verify", "--partial", "--ended", *killed, kept)
+        assert f"{killed[-1].name}: open: has no end after line 15" in said.output
 
 
 async def test_a_writer_that_runs(folder: Path) -> None:
@@ -165,12 +235,24 @@ async def test_a_writer_that_runs(folder: Path) -> None:
     assert audit(folder, "verify").output == "6 files: nothing wrong\n"
 
 
-def test_an_emptied_file_is_named(folder: Path) -> None:
-    """Of a file without a line the note says which one it is."""
-    writer = "20260101T000000000Z-00000000"
-    (folder / "data" / "audit" / f"{writer}.000001.jsonl").touch()
-    said = audit(folder, "verify")
-    assert f"data/audit/{writer}.000001.jsonl: unended: has no end after line 0." in said.output
+async def test_a_writer_that_runs_beside_a_link(folder: Path) -> None:
+    """Whatever is named like a file of the log, who runs is seen all the same."""
+    directory = folder / "data" / "audit"
+    [kept, *_] = files_of(directory)
+    kept.rename(folder / kept.name)
+    kept.symlink_to(folder / kept.name)
+    async with open_log(directory):
+        said = await asyncio.to_thread(audit, folder, "verify")
+    assert (said.code, said.output.count(": open: "), "its writer runs" in said.output) == (0, 1, True)
+
+
+def test_a_file_without_a_line(folder: Path) -> None:
+    """A writer was killed at its very beginning, or had no room. That is noted for good, and no more than that."""
+    path = folder / "data" / "audit" / "20260101T000000000Z-00000000.000001.jsonl"
+    path.touch()
+    for arguments in ([], ["--ended"]):
+        said = audit(folder, "verify", *arguments)
+        assert (said.code, f"data/audit/{path.name}: open: holds no line" in said.output) == (0, True)
 
 
 def test_finding_an_object(folder: Path) -> None:

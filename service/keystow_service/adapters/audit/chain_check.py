@@ -47,7 +47,6 @@ class ChainCheck:
         self._seq, self._hash = 0, NOTHING  # of the last line
         self._unsigned = 0
         self._unsigned_since = ""
-        self._signed = 0  # the number of the last line with a signature
         self._stopped = self._closed = False
         self._trouble: Kind | None = None  # what the last line was; a run of the same is told once
         self.file = Path()  # that is being read; of an empty one no line tells
@@ -92,15 +91,20 @@ class ChainCheck:
             else ""
         )
         text = f"has no end after line {self._seq}{unsigned}"
-        # Who saw the chain after its last signature saw, to a minute, all that its writer wrote.
-        seen = next(self._claims.of(self._signed, self._seq), None)
+        if self._seq == 0:
+            text = "holds no line: its writer was killed before the first, or had no room for it, or they were cut off"
+            return self._finding(Kind.OPEN, text, self.file)
         if self._life is Life.RUNS:
             return self._finding(Kind.OPEN, f"{text}: its writer runs", self.file)
+        # Who saw it while its writer ran proves nothing: the writer may have gone on.
+        seen = next((claim for claim in self._claims.of(self._seq, self._seq) if claim.end.final), None)
         if seen is not None:
-            text = f"{text}, and line {seen.end.seq} {_was_seen(seen)}: its writer runs, or was killed"
+            text = (
+                f"{text}: its writer was killed, for line {self._seq} {_was_seen(seen)}, when it did not run any more"
+            )
             return self._finding(Kind.OPEN, text, self.file)
         if self._life is Life.ENDED:
-            text = f"{text}. Its writer does not run, and nobody saw this end: it was killed, or the end was cut off"
+            text = f"{text}. Its writer does not run, and nobody saw it end here: it was killed, or the end was cut off"
             return self._finding(Kind.UNENDED, text, self.file)
         return self._finding(Kind.OPEN, f"{text}. Its writer runs, was killed, or the end was cut off", self.file)
 
@@ -147,7 +151,7 @@ class ChainCheck:
         self._closed = False
         if entry.event == CHECKPOINT:
             if signature_holds(line.text, self._keys):
-                self._unsigned, self._signed = 0, entry.seq
+                self._unsigned = 0
                 self._closed = self._stopped
             else:
                 text = "the signature is not by this key, or what was signed was altered"

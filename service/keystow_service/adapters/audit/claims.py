@@ -1,7 +1,7 @@
 """What was seen of a chain by others: packed, because ten servers side by side see each other thirteen thousand times
 a day each.
 
-The promise: all of it is kept, for a rewritten chain may have been seen before and after; 48 bytes for each sight, and
+The promise: all of it is kept, for a rewritten chain may have been seen before and after; 49 bytes for each sight, and
 12 more while its chain is checked.
 """
 
@@ -32,7 +32,7 @@ class Claims:
         self._writer = writer
         self._files: list[Path] = []
         self._places, self._lines = array("I"), array("I")  # in which of the files, and where
-        self._seqs, self._digests = array("Q"), bytearray()
+        self._seqs, self._digests, self._final = array("Q"), bytearray(), bytearray()
         self._order: array[int] | None = None
         self._sorted = array("Q")
 
@@ -44,6 +44,7 @@ class Claims:
         self._lines.append(claim.line)
         self._seqs.append(claim.end.seq)
         self._digests += bytes.fromhex(claim.end.hash)
+        self._final.append(claim.end.final)
 
     def of(self, first: int, last: int | None = None) -> Iterator[Claim]:
         """Those about the lines ``first`` to ``last``, or to the end of all, in the order of lines."""
@@ -63,5 +64,5 @@ class Claims:
 
     def _claim(self, index: int) -> Claim:
         digest = self._digests[index * _DIGEST : (index + 1) * _DIGEST].hex()
-        end = End(self._writer, self._seqs[index], digest)
+        end = End(self._writer, self._seqs[index], digest, final=bool(self._final[index]))
         return Claim(end, self._files[self._places[index]], self._lines[index])

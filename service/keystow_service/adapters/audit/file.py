@@ -80,9 +80,9 @@ def is_written(path: Path) -> bool:
 
 def release(path: Path) -> None:
     """Give back what a writer reserved that was killed; of one that lives, nothing. Raises OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as is_written does, which may be asked just now
         status = os.fstat(descriptor)  # only now: until then it grows
         if status.st_blocks * 512 > status.st_size + status.st_blksize:
             os.ftruncate(descriptor, status.st_size)

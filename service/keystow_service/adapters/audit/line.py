@@ -38,11 +38,12 @@ _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a chain is: its last line's number and hash."""
+    """Where a chain is: its last line's number and hash. ``final``: its writer did not run any more."""
 
     writer: str
     seq: int
     hash: str
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,6 @@ def parse_end(value: object) -> End:
         case {"writer": str(writer), "seq": int(seq), "hash": str(hashed)} if 0 < seq <= _MAX_SEQ and _HASH.fullmatch(
             hashed
         ):
-            return End(writer, seq, hashed)
+            return End(writer, seq, hashed, final=value.get("final") is True)
         case _:
             raise ValueError("no end of a chain")

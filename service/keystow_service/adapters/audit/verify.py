@@ -5,7 +5,7 @@ of other chains (claims.py).
 """
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -23,13 +23,13 @@ def verify(
     anchors: Iterable[Claim] = (),
     partial: bool = False,
     running: Container[str] = (),
-    ended: bool = False,
+    ended: Collection[Path] = (),
     progress: Progress = lambda _: None,
 ) -> Iterator[Finding]:
     """What is wrong, as it is found. ``anchors`` are checkpoints that were kept elsewhere.
 
     ``partial``: these files are not all there are; what stood before them, and other writers, need not be given.
-    ``running`` are writers that go on; ``ended``: all others have ended.
+    ``running`` are writers that go on; all others have ended that wrote any of the files ``ended``.
     Raises OSError, AuditError.
     """
     claims: dict[str, Claims] = {}
@@ -51,7 +51,8 @@ def verify(
         text = f"no file of this writer is here, but its line {claim.end.seq} was seen by {claim.file}:{claim.line}"
         yield Finding(kind, text, writer)
     for writer, parts in sorted(chains.items()):
-        life = Life.RUNS if writer in running else Life.ENDED if ended else Life.UNKNOWN
+        over = any(part.path in ended for part in parts)
+        life = Life.RUNS if writer in running else Life.ENDED if over else Life.UNKNOWN
         check = ChainCheck(writer, keys, claims.pop(writer, Claims(writer)), partial=partial, life=life)
         yield from _check(check, sorted(parts, key=lambda part: (part.first_seq, part.path.name)), progress)
 

@@ -104,7 +104,7 @@ class ChainWriter:
         if now - self._looked_at >= self._policy.checkpoint_interval:
             self._looked_at = now
             with suppress(OSError):  # as above
-                others = [{"writer": each.writer, "seq": each.seq, "hash": each.hash} for each in self._others.moved()]
+                others = [_witness(each) for each in self._others.moved()]
                 fields |= {"others": others} if others else {}
         self._append(signed(encode(self._end, self._clock.now(), CHECKPOINT, fields), self._keys.signing.sign))
         self._unsigned, self._signed, self._signed_at = 0, self._end, now
@@ -152,6 +152,8 @@ class ChainWriter:
         self._hand_over()
         self._waiting.append(None)
         self._size, self._day = 0, self._clock.now().date()
+        self._looked_at = float("-inf")
+        self._others.forget()  # each file bears witness by itself: those before it may be moved away
         self._add_line(self._clock.now(), event, {"format": FORMAT, **fields})
 
     def _add_line(self, time: datetime, event: str, fields: Mapping[str, object]) -> None:
@@ -191,3 +193,8 @@ class ChainWriter:
             log.error("audit_file_removed", file=file_name(self.writer, self._number))  # noqa: TRY400 - says it all
             self.close()
             self._open_next().append(lines)
+
+
+def _witness(end: End) -> Mapping[str, object]:
+    seen = {"writer": end.writer, "seq": end.seq, "hash": end.hash}
+    return {**seen, "final": True} if end.final else seen
