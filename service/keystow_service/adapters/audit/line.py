@@ -137,9 +137,9 @@ def parse(line: bytes) -> Entry:
 def parse_end(value: object) -> End:
     """What a line says of the end of a chain. Raises ValueError for what is none."""
     match value:
-        case {"writer": str(writer), "seq": int(seq), "hash": str(hashed)} if 0 < seq <= _MAX_SEQ and _HASH.fullmatch(
-            hashed
+        case {"writer": str(writer), "seq": int(seq), "hash": str(hashed), **more} if (
+            0 < seq <= _MAX_SEQ and _HASH.fullmatch(hashed)
         ):
-            return End(writer, seq, hashed, final=value.get("final") is True)
+            return End(writer, seq, hashed, final=more.get("final") is True)
         case _:
             raise ValueError("no end of a chain")
