@@ -111,10 +111,10 @@ async def _ended(world: World, tenant_id: str, count: int) -> Sequence[Mapping[s
 
 
 def _taken(ends: Sequence[streams.End], ended: Sequence[Mapping[str, Any]]) -> Sequence[float]:
-    """When each MiB was sent that the last refused Put took."""
-    [sent_at] = [end.sent_at for end in ends if end.sent_at]
+    """When each MiB was sent that the last endless Put took: none, if it was refused before the first."""
+    _small_puts, endless_put, *_ = ends
     *_, put = (call for call in ended if call["method"] == "Put" and call["code"] != "OK")
-    return sent_at[: put["bytes_in"] >> 20]
+    return endless_put.sent_at[: put["bytes_in"] >> 20]
 
 
 async def _working(world: World, tenant_id: str) -> None:
