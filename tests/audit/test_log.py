@@ -1,6 +1,7 @@
 """The audit log as it is written: lines, chain, files, keys, and what a start finds of the writers before."""
 
 import asyncio
+import fcntl
 import hashlib
 import hmac
 import os
@@ -37,6 +38,7 @@ from keystow_service.adapters.audit.log import AuditPolicy
 from keystow_service.adapters.audit.verify import verify
 from keystow_service.adapters.audit.writer import WriterPolicy
 from keystow_service.adapters.clock import SystemClock
+from keystow_service.adapters.posix_files import reserve_space
 from keystow_service.errors import AuditUnavailableError
 from rpc.wire import until
 
@@ -150,6 +152,18 @@ async def test_after_a_kill(tmp_path: Path) -> None:
     assert {finding.kind for finding in found_in(tmp_path)} == {Kind.TORN, Kind.OPEN}
     killed.write_bytes(b"\n".join((*kept[:-1], b"")))
     assert Kind.TRUNCATED in {finding.kind for finding in found_in(tmp_path)}
+
+
+async def test_the_space_of_a_killed_writer(tmp_path: Path) -> None:
+    """What it had reserved is given back by the next start, also while somebody asks whether it runs."""
+    await write(tmp_path, [rpc()])
+    [killed] = files_of(tmp_path)
+    with killed.open("r+b") as file:
+        reserve_space(file.fileno(), killed.stat().st_size, 1 << 20)
+        assert killed.stat().st_blocks * 512 >= 1 << 20
+        fcntl.flock(file, fcntl.LOCK_SH)  # as is_written does, for an instant
+        await write(tmp_path, [rpc()])
+        assert killed.stat().st_blocks * 512 < 1 << 20
 
 
 async def test_two_writers(tmp_path: Path) -> None:
