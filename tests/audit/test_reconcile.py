@@ -253,6 +253,16 @@ async def test_the_log_of_a_killed_writer(tmp_path: Path) -> None:
     assert wrong.kind is Kind.UNKNOWN_CALL
 
 
+async def test_a_line_without_an_end_among_others(tmp_path: Path) -> None:
+    """That is no kill's doing, and what it hides would not be compared."""
+    await write(tmp_path, [kms(), kms(1)])
+    [file] = files_of(tmp_path)
+    start, first, *others = lines_of(file)
+    file.write_bytes(b"\n".join((start, first, b"x" * 100_000, *others, b"")))
+    with pytest.raises(AuditError, match=f"{file}:3 is no line of an audit log"):
+        reconciled(tmp_path, event("GenerateDataKey", "kms-request-0"))
+
+
 async def test_nothing_says_who_keystow_is(tmp_path: Path) -> None:
     """With no request in both and no principal named, nothing was compared; that must not look as if all were well."""
     await write(tmp_path, [rpc()])

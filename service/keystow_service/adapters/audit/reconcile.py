@@ -79,15 +79,20 @@ class Reconciliation:
     def read_audit(self, files: Iterable[Path], progress: Progress) -> Iterator[Finding]:
         """All of it, first. Raises OSError, AuditError."""
         for path in files:
+            half: Line | None = None
             for line in lines_of(path, progress):
+                if half is not None:
+                    raise _no_line(half)
                 if not line.whole:
-                    yield torn(writer_of(path), path, line.number)
+                    half = line
                 elif b'"event":"kms"' in line.text:
                     attempt = _attempt(line)
                     if attempt.request_id:
                         self._attempts[attempt.request_id] = attempt
                     elif attempt.reason in _MAY_BE_SENT and f":{_KEYRING_ACCOUNT}:" not in attempt.key:
                         self._unanswered.append(attempt)
+            if half is not None:
+                yield torn(writer_of(path), path, half.number)
 
     def read_cloudtrail(self, files: Iterable[Path], progress: Progress) -> Iterator[Finding]:
         """All of it, then. Raises OSError, AuditError."""
@@ -169,7 +174,11 @@ def _attempt(line: Line) -> Attempt:
         entry = parse(line.text)
         return _as_attempt(entry, line)
     except (ValueError, KeyError, TypeError):
-        raise AuditError(f"{line.file}:{line.number} is no line of an audit log. Verify it first.") from None
+        raise _no_line(line) from None
+
+
+def _no_line(line: Line) -> AuditError:
+    return AuditError(f"{line.file}:{line.number} is no line of an audit log. Verify it first.")
 
 
 def _as_attempt(entry: Entry, line: Line) -> Attempt:
