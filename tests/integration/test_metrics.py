@@ -37,7 +37,7 @@ async def test_what_happened_is_counted(tmp_path: Path) -> None:
             await get(server, TENANT, KEY, length=200)
             keyring.disable(arn)
             refusal = await refused(lambda: get(server, TENANT, KEY))
-            await told(address, "keystow_rpcs_under_way{}", 0)  # a client may know the end of its call before the server
+            await told(address, "keystow_rpcs_under_way{}", 0)  # clients know of the end first
             text, found = metrics(address)
             keyring.enable(arn)
             await get(server, TENANT, KEY)
