@@ -114,7 +114,7 @@ async def test_a_refusal_counts_before_it_is_explained(kms: FaithfulKms, tmp_pat
         assert not opening.confirmed()
         deeds = (sealing.hold(), opening.hold(), keys.for_sealing(tenant), keys.for_opening(tenant, wrapped))
         uses = [asyncio.create_task(use) for use in deeds]
-        await gate.until(held=2)  # GenerateDataKey and Decrypt were refused
+        await gate.until(held=3)  # GenerateDataKey was refused once more, and Decrypt
         assert not any(use.done() for use in uses)
         gate.open()
         ends = await asyncio.gather(*uses, return_exceptions=True)
@@ -130,16 +130,17 @@ async def test_what_is_explained_late_ends_no_newer_lease(kms: FaithfulKms, tmp_
         sealing = await keys.for_sealing(tenant)
         gate = kms.faults.hold("DescribeKey")
         kms[tenant.key_arn.text].disable()
-        clock.advance(LeasePolicy().refresh)
-        await sealing.hold()
+        clock.advance(LeasePolicy().bound)
+        refused = asyncio.create_task(sealing.hold())
         await gate.until(held=1)
         kms[tenant.key_arn.text].enable()
         opening = await keys.for_opening(tenant, sealing.data_key.wrapped)
-        refused = asyncio.create_task(sealing.hold())
+        await sealing.hold()
         gate.open()
         with pytest.raises(KmsKeyDisabledError):
             await refused
         assert opening.confirmed()
+        assert sealing.confirmed()
 
 
 async def test_a_call_without_time_for_the_reason_is_told_the_refusal(kms: FaithfulKms, tmp_path: Path) -> None:

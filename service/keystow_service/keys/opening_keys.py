@@ -10,7 +10,7 @@ from keystow_service.keys.held_key import HeldKey
 from keystow_service.keys.lease import LeasePolicy
 from keystow_service.keys.peer_waits import PeerWaits
 from keystow_service.keys.proving import FailureLog, Proving, TenantKey
-from keystow_service.keys.shared_request import SharedRequest
+from keystow_service.keys.shared_request import SharedRequest, SharedRequests
 from keystow_service.model import DataKey
 
 
@@ -27,7 +27,8 @@ class OpeningKeys:
         self._proving = proving
         self._failures = failures
         self._opened: OrderedDict[bytes, DataKey] = OrderedDict()  # by wrapped key, oldest use first
-        self._requests: dict[bytes, SharedRequest[DataKey]] = {}  # by wrapped key
+        self._requests = SharedRequests[DataKey]()
+        self._shared: dict[bytes, SharedRequest[DataKey]] = {}  # by wrapped key, those that whoever comes now shares
         self._expiry = Expiry(self.lease, self.drop)
 
     async def for_object(self, wrapped: bytes) -> HeldKey:
@@ -53,8 +54,7 @@ class OpeningKeys:
 
     async def aclose(self) -> None:
         """Ask no more, and forget every key."""
-        for request in list(self._requests.values()):
-            await request.aclose()
+        await self._requests.aclose()
         self.waits.close()
         self._expiry.close()
 
@@ -66,8 +66,8 @@ class OpeningKeys:
         key = None
         # Any data key that KMS unwraps proves the lease for all: wait for the one under way rather than ask as well.
         while not self.lease.serves(begun):
-            own = wrapped in self._requests or not self._requests
-            request = self._unwrap(wrapped) if own else next(iter(self._requests.values()))
+            own = wrapped in self._shared or not self._shared
+            request = self._unwrap(wrapped) if own else next(iter(self._shared.values()))
             try:
                 answer = await request.answer()
             except WrappedKeyInvalidError:
@@ -78,20 +78,21 @@ class OpeningKeys:
         return key
 
     def _renew(self, wrapped: bytes) -> None:
-        if not self._requests:
+        if not self._shared:
             self._unwrap(wrapped)
 
     def _unwrap(self, wrapped: bytes) -> SharedRequest[DataKey]:
         """The request under way, or a new one."""
-        request = self._requests.get(wrapped)
+        request = self._shared.get(wrapped)
         if request is None:
-            request = self._requests[wrapped] = SharedRequest(self._ask(wrapped), self._failures.finished)
+            request = self._shared[wrapped] = self._requests.begin(self._ask(wrapped), self._failures.finished)
         return request
 
     async def _ask(self, wrapped: bytes) -> DataKey:
         tenant = self._key
+        let_go = partial(self._let_go, wrapped, self._shared[wrapped])
         try:
-            key = await self._proving(lambda: tenant.service.unwrap(tenant.arn, wrapped, tenant.context))
+            key = await self._proving(lambda: tenant.service.unwrap(tenant.arn, wrapped, tenant.context), let_go)
             self._opened[wrapped] = key
             self._opened.move_to_end(wrapped)
             while len(self._opened) > self._policy.opened_keys_max:
@@ -99,4 +100,8 @@ class OpeningKeys:
             self._expiry.watch()
             return key
         finally:
-            del self._requests[wrapped]
+            let_go()
+
+    def _let_go(self, wrapped: bytes, request: SharedRequest[DataKey]) -> None:
+        if self._shared.get(wrapped) is request:
+            del self._shared[wrapped]

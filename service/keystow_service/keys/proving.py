@@ -58,10 +58,20 @@ class Proving:
         self._observer = observer
         self._refused = refused
 
-    async def __call__(self, send: Callable[[], Awaitable[DataKey]]) -> DataKey:
-        """What KMS answers to ``send``, once that proves something. Raises what it raises, and KmsUnavailableError."""
+    async def __call__(
+        self, send: Callable[[], Awaitable[DataKey]], let_go: Callable[[], None] = lambda: None
+    ) -> DataKey:
+        """What KMS answers to ``send``, once that proves something. Raises what it raises, and KmsUnavailableError.
+
+        ``let_go`` is called when KMS refuses, maybe long before that is raised: whoever comes then asks anew.
+        """
+
+        def refused(error: KeyRefusal) -> None:
+            let_go()
+            self._refused(error)
+
         while True:
-            request = _Request(self._lease, self._refused)
+            request = _Request(self._lease, refused)
             try:
                 answer = await request.made(send)
             except KeyRefusal as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from keystow_service.audit import KeyUse
 from keystow_service.keys import haste
@@ -10,7 +11,7 @@ from keystow_service.keys.held_key import HeldKey
 from keystow_service.keys.lease import LeasePolicy
 from keystow_service.keys.peer_waits import PeerWaits
 from keystow_service.keys.proving import FailureLog, Proving, TenantKey
-from keystow_service.keys.shared_request import SharedRequest
+from keystow_service.keys.shared_request import SharedRequest, SharedRequests
 from keystow_service.model import DataKey
 
 
@@ -35,8 +36,9 @@ class SealingKeys:
         self._proving = proving
         self._failures = failures
         self._newest: _Generated | None = None
-        self._request: SharedRequest[_Generated] | None = None
-        self._wanted = asyncio.Event()  # the request under way, by anybody but a probe
+        self._requests = SharedRequests[_Generated]()
+        self._request: SharedRequest[_Generated] | None = None  # the one that whoever comes now shares
+        self._wanted = asyncio.Event()  # it is, by anybody but a probe
         self._expiry = Expiry(self.lease, self.drop)
 
     async def for_object(self) -> HeldKey:
@@ -76,8 +78,7 @@ class SealingKeys:
 
     async def aclose(self) -> None:
         """Ask no more, and forget every key."""
-        if self._request is not None:
-            await self._request.aclose()
+        await self._requests.aclose()
         self.waits.close()
         self._expiry.close()
 
@@ -88,24 +89,29 @@ class SealingKeys:
     def _generate(self, *, wanted: bool = True) -> SharedRequest[_Generated]:
         """The request under way, or a new one. What nobody ``wanted`` is not cached, nor warned of if it fails."""
         if self._request is None:
-            self._wanted = asyncio.Event()
-            self._request = SharedRequest(self._ask(), self._finished)
+            own = self._wanted = asyncio.Event()
+            self._request = self._requests.begin(self._ask(own), partial(self._finished, own))
         if wanted:
             self._wanted.set()
         return self._request
 
-    async def _ask(self) -> _Generated:
+    async def _ask(self, wanted: asyncio.Event) -> _Generated:
         key = self._key
-        haste.wanted.set(self._wanted)
+        haste.wanted.set(wanted)
+        let_go = partial(self._let_go, wanted)
         try:
-            made = _Generated(await self._proving(lambda: key.service.generate_data_key(key.arn, key.context)))
-            if self._wanted.is_set():
+            made = _Generated(await self._proving(lambda: key.service.generate_data_key(key.arn, key.context), let_go))
+            if wanted.is_set():
                 self._newest = made
                 self._expiry.watch()
             return made
         finally:
+            let_go()
+
+    def _let_go(self, wanted: asyncio.Event) -> None:
+        if wanted is self._wanted:
             self._request = None
 
-    def _finished(self, task: asyncio.Task[_Generated]) -> None:
-        if self._wanted.is_set():
+    def _finished(self, wanted: asyncio.Event, task: asyncio.Task[_Generated]) -> None:
+        if wanted.is_set():
             self._failures.finished(task)
