@@ -38,30 +38,37 @@ class OtherWriters:
         self._directory = directory
         self._writer = writer
         self._known: dict[str, _Seen] = {}
+        self._told: dict[str, End] = {}
 
     def moved(self) -> Sequence[End]:
-        """The ends that have changed since the last time."""
+        """The ends that are not told yet as they are now."""
         found = []
         # In this order: who has files, but does not run, writes no more, so that the end found in them is final.
         files = self._files()
-        running = running_writers(self._directory)
+        running = running_writers(self._directory, {writer for writer, _ in files if not self._known_final(writer)})
         for writer, names in files:
             known = self._known.get(writer, _Seen())
             with suppress(OSError):  # one that cannot be read hides no other
                 now = self._known[writer] = self._look(writer, names, known, final=writer not in running)
-                if now.end is not None and now.end != known.end:
+                if now.end is not None and now.end != self._told.get(writer):
+                    self._told[writer] = now.end
                     found.append(now.end)
         return found
 
     def forget(self) -> None:
         """What was told: the next time all ends are told again."""
-        self._known.clear()
+        self._told.clear()
 
     def release(self) -> None:
         """Give back the disk space that killed writers had reserved."""
         for _, names in self._files():
             with suppress(OSError):  # it lives
                 release(self._directory / names[-1])
+
+    def _known_final(self, writer: str) -> bool:
+        """No writer comes back, so nobody need ask again."""
+        end = self._known.get(writer, _Seen()).end
+        return end is not None and end.final
 
     def _look(self, writer: str, names: Sequence[str], known: _Seen, *, final: bool) -> _Seen:
         name = names[-1]

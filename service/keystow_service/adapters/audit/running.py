@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,12 +12,16 @@ from keystow_service.adapters.audit.line import FILE_NAME
 _PAUSE = 0.01  # seconds; between making its first file and locking it a writer takes microseconds
 
 
-def running_writers(directory: Path) -> frozenset[str]:
-    """As far as locks are seen here: of a copy, or from another machine, nobody. Raises OSError."""
+def running_writers(directory: Path, among: Container[str] | None = None) -> frozenset[str]:
+    """Of all, or of these, as far as locks are seen here: of a copy, or from another machine, none. Raises OSError."""
     running: set[str] = set()
     before: Mapping[str, Sequence[str]] = {}
     while True:
-        files = {writer: names for writer, names in _files(directory).items() if writer not in running}
+        files = {
+            writer: names
+            for writer, names in _files(directory).items()
+            if writer not in running and (among is None or writer in among)
+        }
         running |= {writer for writer, names in files.items() if _has_lock(directory, names)}
         quiet = {writer: names for writer, names in files.items() if writer not in running}
         if quiet == before:
