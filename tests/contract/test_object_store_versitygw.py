@@ -9,8 +9,8 @@ from contract.object_store import ObjectStoreContract
 from contract.resumable_uploads import ResumableUploadContract
 from contract.s3_place import S3Place, s3_place
 from contract.store_place import NAME, content, parts, store
-from keystow_service.errors import StoreMisconfiguredError, UploadExpiredError
-from keystow_service.ports import Absent, OutcomeUnknown
+from keystow_service.errors import StoreMisconfiguredError, UploadExpiredError, WriteConflictError
+from keystow_service.ports import Absent
 from servers.versitygw import VersitygwServer
 
 
@@ -41,7 +41,7 @@ async def test_complete_of_an_upload_that_is_gone(place: S3Place, rival: str) ->
     if rival == "an object":
         place.plant(NAME, b"other")
     gate.open()
-    with pytest.raises(OutcomeUnknown if rival == "an object" else UploadExpiredError):
+    with pytest.raises(WriteConflictError if rival == "an object" else UploadExpiredError):
         await committing
     assert place.contents() == ({NAME: b"other"} if rival == "an object" else {})
 
