@@ -21,6 +21,7 @@ from audit.writing import (
     write_now,
 )
 from keystow_service.adapters.audit.line import digest
+from rpc.wire import until
 
 
 @pytest.fixture
@@ -172,8 +173,11 @@ def test_some_files_of_a_chain(folder: Path) -> None:
 async def test_a_chain_that_was_seen_while_its_writer_ran(folder: Path) -> None:
     """That explains no missing end: the writer may have gone on, and its end may have been cut off later."""
     directory = folder / "data" / "audit"
+    before = files_of(directory)
     async with open_log(directory) as log:
-        file = files_of(directory)[-1]
+        await until(lambda: len(files_of(directory)) > len(before))  # it is begun in another thread
+        [file] = set(files_of(directory)) - set(before)
+        await until(lambda: len(lines_of(file)) == 2)
         async with open_log(directory):
             pass
         seen = file.read_bytes()
