@@ -1,16 +1,15 @@
 """With a lease_bound of 0 nothing is proven for later: each use of a data key asks KMS anew."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from keys.test_idle_keys import until_gone
 from keys.world import World, settled
 from keystow_service.errors import KmsKeyDisabledError, KmsUnavailableError
 from keystow_service.keys.data_keys import DataKeys
 from keystow_service.keys.lease import LeasePolicy
-from keystow_service.model import DataKey
 from servers.gate import Gate
 
 NO_LEASE = LeasePolicy(refresh=0, bound=0)
@@ -124,10 +123,7 @@ async def test_nothing_is_cached(world: World, keys: DataKeys) -> None:
     """A plaintext data key is in memory as long as a stream holds it."""
     wrapped = bytes((await keys.for_sealing(world.acme)).data_key.wrapped)
     await keys.for_opening(world.acme, wrapped)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, DataKey) and each.wrapped == wrapped]
+    await until_gone(wrapped)
 
 
 async def test_a_held_key_is_confirmed_until_a_refusal(world: World, keys: DataKeys) -> None:
